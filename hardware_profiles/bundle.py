@@ -1,0 +1,243 @@
+"""The deployable folder: one runtime's model files and a manifest that pins how they run. Standard library only."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from spaces.canonical import file_digest
+from spaces.errors import BadInput
+from spaces.prompting import QUESTION, Prompt
+
+SCHEMA = "vlmfront.bundle/1"
+MANIFEST = "manifest.json"
+ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
+PRECISIONS = ("f32", "bf16", "f16")
+KV_PRECISIONS = (*PRECISIONS, "u8")
+_HEADER_LIMIT = 100 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Settings that a runtime must run with and prove after loading.
+
+    Attributes:
+        threads: CPU threads of inference.
+        inference_precision: ``f32``, ``bf16`` or ``f16``: of activations and matrix products.
+        kv_cache_precision: the same, or ``u8``.
+        dynamic_quantization: ``off``: no activation is quantized at run time.
+    """
+
+    threads: int = 1
+    inference_precision: str = "f32"
+    kv_cache_precision: str = "f32"
+    dynamic_quantization: str = "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """What a file of the bundle must be: its sha256 as 64 hexadecimal digits and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle is made of, how it is asked and run, where it comes from and what it measured.
+
+    Attributes:
+        files: by path relative to the bundle, with ``/``; every file but the manifest itself.
+        max_new_tokens: cap of generated tokens for each answer; decoding is greedy.
+        candidate: knob -> value, as searched.
+        provenance: stage keys and tool versions.
+        measured: figures by name, as the search measured them.
+    """
+
+    runtime: str
+    files: Mapping[str, FileEntry]
+    prompt: Prompt = field(default_factory=Prompt)
+    max_new_tokens: int = 8
+    execution: Execution = field(default_factory=Execution)
+    candidate: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A folder whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files that the manifest lists."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+
+def seal(
+    folder: Path,
+    *,
+    runtime: str,
+    prompt: Prompt,
+    max_new_tokens: int,
+    execution: Execution,
+    candidate: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    measured: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write ``folder``'s manifest with the digest and size of every file in it; an older manifest is replaced.
+
+    Raises:
+        BadInput: for a file of a kind that bundles may not hold, or a setting out of range.
+    """
+    files = {name: FileEntry(sha256=file_digest(path), size=path.stat().st_size) for name, path in _walk(folder)}
+    manifest = Manifest(
+        runtime=runtime,
+        files=files,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        execution=execution,
+        candidate=candidate,
+        provenance=provenance,
+        measured=measured or {},
+    )
+    body = {"schema": SCHEMA, **asdict(manifest)}
+    _parse(body, folder / MANIFEST)
+    for name in files:
+        _check_kind(folder, name, files)
+    _write(folder / MANIFEST, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return Bundle(folder=folder, manifest=manifest)
+
+
+def open_bundle(path: Path, verify: bool = True) -> Bundle:
+    """The bundle in ``path``. ``verify`` also reads every file and compares its digest; sizes and names always count.
+
+    Raises:
+        BadInput: if the folder is not exactly what its manifest says, or holds what a bundle may not hold.
+    """
+    where = path / MANIFEST
+    if not where.is_file() or where.is_symlink():
+        raise BadInput(f"{path} is no bundle: it has no {MANIFEST}; name a folder that `vlmfront export` wrote.")
+    try:
+        manifest = _parse(json.loads(where.read_text(encoding="utf-8")), where)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{where} is not JSON ({error}); export the bundle again.") from error
+    found = dict(_walk(path))
+    for name, entry in manifest.files.items():
+        if name not in found:
+            raise BadInput(f"{path / name} is missing; export the bundle again.")
+        size = found[name].stat().st_size
+        if size != entry.size or (verify and file_digest(found[name]) != entry.sha256):
+            raise BadInput(f"{path / name} is not the file that the manifest names; export the bundle again.")
+        _check_kind(path, name, manifest.files)
+    if extra := sorted(set(found) - set(manifest.files)):
+        raise BadInput(f"{path / extra[0]} is not in the manifest; remove it or export the bundle again.")
+    return Bundle(folder=path, manifest=manifest)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below ``folder`` but its manifest, as name with ``/`` and path."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise BadInput(f"{path} is a symbolic link; a bundle holds plain files only.")
+        if path.is_file() and path != folder / MANIFEST:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _check_kind(folder: Path, name: str, files: Mapping[str, FileEntry]) -> None:
+    path = folder / name
+    if path.suffix not in ACCEPTED:
+        raise BadInput(f"{path} is of a kind that bundles may not hold; accepted are {', '.join(ACCEPTED)}.")
+    if path.suffix == ".bin" and PurePosixPath(name).with_suffix(".xml").as_posix() not in files:
+        raise BadInput(f"{path} has no .xml beside it, so it is no OpenVINO model; save weights as safetensors.")
+    if path.suffix == ".safetensors":
+        with path.open("rb") as stream:
+            length, first = int.from_bytes(stream.read(8), "little"), stream.read(1)
+        if first != b"{" or length > min(_HEADER_LIMIT, path.stat().st_size - 8):
+            raise BadInput(f"{path} is not a safetensors file; save the weights as safetensors.")
+
+
+def _check_name(name: str, where: Path) -> None:
+    parts = PurePosixPath(name).parts
+    plain = parts and not name.startswith("/") and ".." not in parts and "\\" not in name and ":" not in name
+    if not plain or PurePosixPath(name).as_posix() != name:
+        raise BadInput(f"{where} lists the path {name!r}, which leaves the bundle; export the bundle again.")
+
+
+def _parse(body: Any, where: Path) -> Manifest:
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
+        schema = body.get("schema") if isinstance(body, dict) else None
+        raise BadInput(f"{where} has schema {schema!r}, not {SCHEMA!r}; use a bundle of this version of vlmfront.")
+    try:
+        names = [str(name) for name in body["files"]]
+        for name in names:
+            _check_name(name, where)
+        if len({name.casefold() for name in names}) < len(names):
+            raise BadInput(f"{where} lists two paths that differ in case only; export the bundle again.")
+        manifest = Manifest(
+            runtime=_text(body["runtime"]),
+            files={name: FileEntry(**entry) for name, entry in body["files"].items()},
+            prompt=Prompt(**body["prompt"]),
+            max_new_tokens=body["max_new_tokens"],
+            execution=Execution(**body["execution"]),
+            candidate=dict(body.get("candidate", {})),
+            provenance=dict(body.get("provenance", {})),
+            measured=dict(body.get("measured", {})),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{where} has a missing or malformed field ({error}); export the bundle again.") from error
+    _check_settings(manifest, where)
+    return manifest
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _whole(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _check_settings(manifest: Manifest, where: Path) -> None:
+    execution = manifest.execution
+    checks = {
+        "files": bool(manifest.files) and all(_whole(entry.size, 0) for entry in manifest.files.values()),
+        "prompt.template": _text(manifest.prompt.template).count(QUESTION) == 1,
+        "prompt.hints": isinstance(manifest.prompt.hints, Mapping),
+        "max_new_tokens": _whole(manifest.max_new_tokens, 1),
+        "execution.threads": _whole(execution.threads, 1),
+        "execution.inference_precision": execution.inference_precision in PRECISIONS,
+        "execution.kv_cache_precision": execution.kv_cache_precision in KV_PRECISIONS,
+        "execution.dynamic_quantization": execution.dynamic_quantization == "off",
+    }
+    for name, holds in checks.items():
+        if not holds:
+            raise BadInput(f"{where} has a value for {name} that is out of range; export the bundle again.")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write through a temporary file in the same folder, so that ``path`` is whole or as it was."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

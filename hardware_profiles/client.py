@@ -1,0 +1,230 @@
+"""The supervisor's side of a runner: starts it, holds it to its deadlines, makes a typed result or fault of its end."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hardware_profiles.agent import probes
+from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Timing, encode
+
+RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
+LINE_BYTES = 1 << 20
+GRACE_S = 2.0  # between SIGTERM and SIGKILL
+GONE_S = 5.0  # within which a killed group must have vanished
+NOISY_CV = 0.10
+_TICK_S = 0.1
+_STDERR_TAIL = 600
+
+
+class Cancelled(Exception):
+    """The caller's ``cancel`` event was set; the runner is gone."""
+
+
+def run_job(
+    job: Job, *, cancel: threading.Event | None = None, command: Sequence[str] = RUNNER
+) -> Answered | Measurement:
+    """Run a job in a fresh process group and wait for its result. May be called from any thread.
+
+    ``cancel`` is set from another thread to stop the job; ``command`` is what is started as the runner.
+
+    Raises:
+        JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase), ``INVALID_INPUT``.
+        Cancelled: after ``cancel`` was set.
+    """
+    kills = probes.oom_kills()
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
+        asked.write(encode(job).encode() + b"\n")
+        asked.seek(0)
+        runner = subprocess.Popen(
+            command, stdin=asked, stdout=subprocess.PIPE, stderr=printed, start_new_session=True, env=_environment()
+        )
+        assert runner.stdout is not None
+        try:
+            heard = _listen(runner.stdout.fileno(), job, cancel or threading.Event())
+            if heard.last not in ("done", "fault"):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    runner.wait(GONE_S)
+        finally:
+            stop_group(runner)
+            runner.stdout.close()
+        if heard.last == "fault":
+            raise JobFailed(heard.end["fault"], heard.end["reason"])
+        if heard.last != "done":
+            raise _death(runner.returncode, printed, kills)
+    return heard.answered() if job.kind == "answer" else heard.measurement()
+
+
+def stop_group(runner: "subprocess.Popen[bytes]") -> None:
+    """End every process of the runner's group: SIGTERM, then SIGKILL, then look whether they are gone.
+
+    Raises:
+        JobFailed: ``CRASH`` if one outlives SIGKILL.
+    """
+    for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GONE_S)):
+        if not _signal_group(runner.pid, number):
+            break
+        end = time.monotonic() + patience
+        while time.monotonic() < end and _group_lives(runner):
+            time.sleep(0.01)
+        if not _group_lives(runner):
+            break
+    else:
+        raise JobFailed("CRASH", f"the runner's process group {runner.pid} outlived SIGKILL")
+    runner.wait()
+
+
+class _Heard:
+    """What a runner has said so far."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self.end: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
+        self._properties: dict[str, str] = {}
+        self._answers: list[Answer] = []
+        self._timings: list[Timing] = []
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        self.last = event["event"]
+        if self.last == "answers":
+            self._answers += [Answer(**answer) for answer in event["answers"]]
+        elif self.last == "timing":
+            timing = dict(event["timing"])
+            self._timings.append(Timing(token_ms=tuple(timing.pop("token_ms")), **timing))
+        else:
+            self._properties |= event.get("properties", {})
+            self._facts |= event
+        if self.last in ("done", "fault"):
+            self.end = dict(event)
+
+    def answered(self) -> Answered:
+        return Answered(
+            answers=tuple(self._answers),
+            load_s=self._facts["load_s"],
+            work_s=self._facts["work_s"],
+            memory_peak_bytes=self._facts["memory_peak_bytes"],
+            properties=self._properties,
+        )
+
+    def measurement(self) -> Measurement:
+        spread = scatter(self._timings)
+        noise = [] if spread < NOISY_CV else [f"e2e times scatter by {spread:.0%} at equal token counts"]
+        return Measurement(
+            verdict="labelled" if noise else "valid",
+            reasons=(*noise, *self._facts["reasons"]),
+            provisional=True,
+            load_s=self._facts["load_s"],
+            first_ms=self._facts["first_ms"],
+            warmup_answers=self._facts["warmup_answers"],
+            timings=tuple(self._timings),
+            memory_peak_bytes=self._facts["memory_peak_bytes"],
+            memory_baseline_bytes=self._facts["memory_baseline_bytes"],
+            energy_j=self._facts["energy_j"],
+            properties=self._properties,
+        )
+
+
+def scatter(timings: Sequence[Timing]) -> float:
+    """Pooled coefficient of variation of e2e times within answers of equally many tokens; 0 where there is none."""
+    counts = Counter(len(timing.token_ms) for timing in timings)
+    means = {
+        count: sum(timing.e2e_ms for timing in timings if len(timing.token_ms) == count) / number
+        for count, number in counts.items()
+    }
+    free = len(timings) - len(counts)
+    if free <= 0:
+        return 0.0
+    squares = sum((timing.e2e_ms / means[len(timing.token_ms)] - 1) ** 2 for timing in timings)
+    return float((squares / free) ** 0.5)
+
+
+def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
+    """Read events until the last one or the end of the stream; each phase has its deadline."""
+    heard, rest, phase = _Heard(), b"", "load"
+    limit = time.monotonic() + job.deadline_s[phase]
+    with selectors.DefaultSelector() as selector:
+        selector.register(handle, selectors.EVENT_READ)
+        while heard.last not in ("done", "fault"):
+            if cancel.is_set():
+                raise Cancelled(f"the job on {job.bundle} was cancelled")
+            if time.monotonic() > limit:
+                raise JobFailed("TIMEOUT", f"{phase} took longer than {job.deadline_s[phase]:g} s")
+            if not selector.select(min(_TICK_S, max(limit - time.monotonic(), 0.001))):
+                continue
+            chunk = os.read(handle, 1 << 16)
+            if not chunk:
+                break
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > LINE_BYTES:
+                raise JobFailed("CRASH", f"the runner sent a line longer than {LINE_BYTES} bytes")
+            for line in lines:
+                event = _decode(line)
+                heard.take(event)
+                if event["event"] == "phase":
+                    phase = event["phase"]
+                    limit = time.monotonic() + job.deadline_s[phase]
+    return heard
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise JobFailed("CRASH", f"the runner sent {line[:80]!r}, which is no event") from error
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise JobFailed("CRASH", f"the runner sent {line[:80]!r}, which is no event")
+    return event
+
+
+def _death(code: int, printed: BinaryIO, kills: int) -> JobFailed:
+    """The fault of a runner that ended without its last event."""
+    size = printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, size - _STDERR_TAIL))
+    tail = " ".join(printed.read().decode(errors="replace").split())
+    if code >= 0:
+        return JobFailed("CRASH", f"the runner ended with exit code {code}: {tail}")
+    name = signal.Signals(-code).name
+    if name == "SIGKILL" and probes.oom_kills() > kills:
+        return JobFailed("OOM", "the kernel killed the runner (SIGKILL) because memory ran out")
+    if "bad_alloc" in tail:
+        return JobFailed("OOM", f"memory ran out ({name}): {tail}")
+    return JobFailed("CRASH", f"the runner died of {name}: {tail}")
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, without anything that would let a library go online."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _group_lives(runner: "subprocess.Popen[bytes]") -> bool:
+    """Whether any process of the group still runs; a dead one that nobody has reaped does not count."""
+    runner.poll()
+    return _signal_group(runner.pid, 0) and any(map(partial(_runs_in, runner.pid), Path("/proc").glob("[0-9]*/stat")))
+
+
+def _runs_in(group: int, stat: Path) -> bool:
+    try:
+        state, _, found = stat.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(found) == group and state not in "ZX"

@@ -1,0 +1,98 @@
+"""The engines that load a bundle and answer. This module names them and what they can do; it loads none of them."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hardware_profiles.bundle import Bundle
+from hardware_profiles.messages import Answer, Timing
+from spaces.errors import BadInput
+
+GROUP = "vlmfront.runtimes"
+BUILT_IN = {
+    "openvino": "hardware_profiles.runtimes.openvino:OpenVINORuntime",
+    "torch": "hardware_profiles.runtimes.torch:TorchRuntime",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One prompt about one image, both ready for the model: ``prompt`` is rendered, ``image_HWC`` is 8-bit RGB."""
+
+    id: str
+    image_HWC: npt.NDArray[np.uint8]  # noqa: N815
+    prompt: str
+
+
+class Session(Protocol):
+    """A loaded bundle. Decoding is greedy and stops at the manifest's ``max_new_tokens``.
+
+    Attributes:
+        properties: the settings that the engine reports of itself after loading, and its versions.
+    """
+
+    properties: Mapping[str, str]
+
+    def answer(self, question: Question) -> Timing:
+        """Answer one question, timed from the decoded image and the rendered prompt to the text."""
+        ...
+
+    def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer several, as fast as the engine can; in the order of ``questions``."""
+        ...
+
+
+class Runtime(Protocol):
+    """One engine.
+
+    Attributes:
+        name: the value of ``runtime.name`` and of a manifest's ``runtime``.
+        capabilities: knob -> the only values that this engine can deploy; a knob that is absent is free.
+    """
+
+    name: str
+    capabilities: Mapping[str, tuple[Any, ...]]
+
+    def prepare(self) -> None:
+        """Import the engine's packages: the memory a process has then is the baseline above which a bundle costs."""
+        ...
+
+    def load(self, bundle: Bundle) -> Session:
+        """Load a verified bundle with its execution settings.
+
+        Raises:
+            BadInput: if files that the engine needs are missing, or the engine does not run as the manifest pins.
+        """
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Every runtime that can be looked up: the built-in ones, then those of installed plug-ins."""
+    plugged = (entry.name for entry in entry_points(group=GROUP))
+    return tuple(dict.fromkeys((*BUILT_IN, *plugged)))
+
+
+def find(name: str) -> Runtime:
+    """The runtime of this name. Importing it loads no heavy package; ``load`` does.
+
+    Raises:
+        BadInput: if there is none of this name.
+    """
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name].split(":")
+        runtime: Runtime = getattr(importlib.import_module(module), attribute)()
+        return runtime
+    for entry in entry_points(group=GROUP, name=name):
+        plugged: Runtime = entry.load()()
+        return plugged
+    raise BadInput(f"runtime.name is {name!r}, which is not installed; use one of {', '.join(names())}.")
+
+
+def capabilities() -> dict[str, Mapping[str, tuple[Any, ...]]]:
+    """For every runtime, by name, the values it can deploy: what ``space.check`` is handed."""
+    return {name: find(name).capabilities for name in names()}

@@ -1,0 +1,163 @@
+"""The reference runtime: transformers on torch, weights as saved, computed in fp32."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hardware_profiles.bundle import Bundle
+from hardware_profiles.messages import Answer, Timing
+from hardware_profiles.runtimes import Question
+from spaces.errors import BadInput
+
+NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+BATCH = 32
+
+
+class TorchRuntime:
+    """Loads a LLaVA-layout Hugging Face folder."""
+
+    name = "torch"
+    capabilities: Mapping[str, tuple[Any, ...]] = {
+        "quantization.weights": ("fp16",),
+        "visual_tokens.keep": (1.0,),
+        "runtime.inference_precision": ("f32",),
+        "runtime.kv_cache_precision": ("f32",),
+    }
+
+    def prepare(self) -> None:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+
+    def load(self, bundle: Bundle) -> "TorchSession":
+        return TorchSession(bundle)
+
+
+class TorchSession:
+    """A loaded checkpoint. Threads are set for the whole process."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        for name in NEEDED:
+            if not (bundle.folder / name).is_file():
+                raise BadInput(f"{bundle.folder / name} is missing, which torch needs; save the model again.")
+        execution = bundle.manifest.execution
+        if (execution.inference_precision, execution.kv_cache_precision) != ("f32", "f32"):
+            raise BadInput(f"{bundle.folder} pins another precision than f32; use the openvino runtime for it.")
+        import torch
+        import transformers
+
+        torch.set_num_threads(execution.threads)
+        model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
+            bundle.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        check_loading(bundle.folder, info)
+        self._model: Any = model.eval()
+        self._processor: Any = transformers.AutoProcessor.from_pretrained(bundle.folder, local_files_only=True)
+        self._processor.tokenizer.padding_side = "left"
+        self._cap = bundle.manifest.max_new_tokens
+        self.properties: Mapping[str, str] = {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "threads": str(torch.get_num_threads()),
+            "dtype": str(self._model.dtype),
+        }
+
+    def answer(self, question: Question) -> Timing:
+        """See ``Session.answer``. Vision (with projector) and prefill are timed by hooks on the modules."""
+        clock = _Clock()
+        inner = self._model.model
+        hooks = [
+            inner.vision_tower.register_forward_pre_hook(clock.mark("vision")),
+            inner.multi_modal_projector.register_forward_hook(clock.mark("seen")),
+        ]
+        try:
+            inputs = self._inputs([question])
+            clock.marks["ready"] = clock.now()
+            generated = self._generate(inputs, clock)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        text = self._processor.tokenizer.decode(generated[0], skip_special_tokens=True)
+        marks = clock.marks
+        return Timing(
+            id=question.id,
+            text=str(text),
+            preprocess_ms=marks["ready"],
+            vision_ms=marks["seen"] - marks["vision"],
+            prefill_ms=clock.tokens[0] - marks["seen"],
+            ttft_ms=clock.tokens[0],
+            e2e_ms=clock.now(),
+            token_ms=tuple(clock.tokens),
+        )
+
+    def answer_many(self, questions: Sequence[Question], batch: int = BATCH) -> list[Answer]:
+        """See ``Session.answer_many``; ``batch`` questions at a time, left-padded."""
+        tokenizer = self._processor.tokenizer
+        answers = []
+        for start in range(0, len(questions), batch):
+            chosen = questions[start : start + batch]
+            generated = self._generate(self._inputs(chosen), None)
+            texts = tokenizer.batch_decode(generated, skip_special_tokens=True)
+            counts = (generated != tokenizer.pad_token_id).sum(1).tolist()
+            answers += [
+                Answer(id=question.id, text=str(text), tokens=count)
+                for question, text, count in zip(chosen, texts, counts, strict=True)
+            ]
+        return answers
+
+    def _inputs(self, questions: Sequence[Question]) -> Any:
+        template = self._processor.tokenizer.apply_chat_template
+        texts = [
+            template([{"role": "user", "content": f"<image>\n{q.prompt}"}], add_generation_prompt=True, tokenize=False)
+            for q in questions
+        ]
+        images = [question.image_HWC for question in questions]
+        return self._processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+
+    def _generate(self, inputs: Any, clock: "_Clock | None") -> Any:
+        """Generated token ids (B, T), without the prompt."""
+        import torch
+
+        with torch.inference_mode():
+            made = self._model.generate(
+                **inputs,
+                max_new_tokens=self._cap,
+                do_sample=False,
+                stopping_criteria=[clock.stamp] if clock else None,
+            )
+        return made[:, inputs["input_ids"].shape[1] :]
+
+
+class _Clock:
+    """Milliseconds since it was made: named marks, and one stamp for each generated token."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self.marks: dict[str, float] = {}
+        self.tokens: list[float] = []
+
+    def now(self) -> float:
+        return (time.perf_counter() - self._start) * 1e3
+
+    def mark(self, name: str) -> Any:
+        def hook(*_: Any) -> None:
+            self.marks[name] = self.now()
+
+        return hook
+
+    def stamp(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002
+        """A stopping criterion that never stops: called once with each new token."""
+        self.tokens.append(self.now())
+        return input_ids.new_zeros(len(input_ids)).bool()
+
+
+def check_loading(folder: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint with weights missing, left over or of another shape: transformers fills them in at random.
+
+    Raises:
+        BadInput: naming up to three of the weights.
+    """
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(name) for name in info.get(kind, ()))
+        if names:
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise BadInput(f"{folder} does not load whole ({kind.replace('_', ' ')}: {some}); save the model again.")

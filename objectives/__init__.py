@@ -1,0 +1,1 @@
+"""What is measured: tasks, metrics, figures with their uncertainty, Pareto functions, and the run folder."""

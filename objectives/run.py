@@ -1,0 +1,247 @@
+"""The run folder: where a search keeps settings, trials, answers and measurements, readable while it is written."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hardware_profiles.messages import Measurement
+from hardware_profiles.store import write_atomic
+from objectives.folders import new_folder, refuse_read_only
+from objectives.records import (
+    ANSWER,
+    BASELINES,
+    MEASUREMENT,
+    USE,
+    Baseline,
+    HoldoutUse,
+    ScoredAnswer,
+    trial_as_json,
+    trial_from_json,
+)
+from objectives.trial import Trial
+from spaces.canonical import canonical_json
+from spaces.errors import BadInput
+
+SCHEMA = "vlmfront.run/1"
+_FOLDERS = ("trials", "answers", "measurements", "bundles")
+_MAY_CHANGE = frozenset({"file", "budget", "executor", "workers"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk. Files appear whole or not at all; one process writes, any number may read.
+
+    Attributes:
+        path: the folder.
+        settings: ``run.json``: the settings as resolved when the run began.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any]) -> "RunFolder":
+        """Make a new run folder, or none at all.
+
+        Raises:
+            BadInput: there is something at ``path`` already, or its parent cannot be written to.
+        """
+        if path.exists():
+            raise BadInput(_occupied(path, settings))
+        complete = {"schema": SCHEMA, "started": time.time(), **settings}
+        with new_folder(path) as draft:
+            for name in _FOLDERS:
+                (draft / name).mkdir()
+            write_atomic(draft / "run.json", json.dumps(complete, indent=1, ensure_ascii=False, allow_nan=False))
+        return cls(path, complete)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run, finished or still being written.
+
+        Raises:
+            BadInput: it is no run folder, or one of another schema.
+        """
+        try:
+            settings = json.loads((path / "run.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(f"{path}: this is no run folder, it has no run.json.") from None
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path / 'run.json'}: cannot be read ({error}).") from None
+        if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
+            raise BadInput(f"{path / 'run.json'}: expected a run of the schema {SCHEMA}.")
+        return cls(path, settings)
+
+    @classmethod
+    def resume(cls, path: Path, settings: Mapping[str, Any]) -> "RunFolder":
+        """An existing run, to be carried on with the same space, task and search settings; the budget may differ.
+
+        Raises:
+            BadInput: it is no run folder, its settings differ, or it cannot be written to.
+        """
+        run = cls.open(path)
+        changed = differences(run.settings, settings)
+        if changed:
+            raise BadInput(
+                f"{path}: this run was started with another {' and '.join(changed)}; "
+                "give the new search a name of its own with --run."
+            )
+        try:
+            refuse_read_only(path)
+        except OSError as error:
+            raise BadInput(f"{path}: the run folder cannot be written to ({error.strerror}).") from None
+        return run
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its settings, else of its folder."""
+        return str(self.settings.get("name") or self.path.name)
+
+    @property
+    def journal(self) -> Path:
+        """Where the Optuna study is kept."""
+        return self.path / "study.journal"
+
+    def bundle(self, number: int) -> Path:
+        """Where the bundle of a trial is kept, if it is."""
+        return self.path / "bundles" / str(number)
+
+    def write_trial(self, trial: Trial) -> None:
+        write_atomic(self._file("trials", trial.number, "json"), trial_as_json(trial))
+
+    def read_trials(self) -> tuple[Trial, ...]:
+        """All trials, by number.
+
+        Raises:
+            BadInput: a trial's file is damaged.
+        """
+        return tuple(_read_trial(path) for path in sorted((self.path / "trials").glob("[0-9]*.json")))
+
+    def read_trial(self, number: int) -> Trial:
+        """One trial.
+
+        Raises:
+            BadInput: there is none of that number, or its file is damaged.
+        """
+        path = self._file("trials", number, "json")
+        if not path.is_file():
+            raise BadInput(f"{self.path}: there is no trial {number} in this run.")
+        return _read_trial(path)
+
+    def write_answers(self, number: int, answers: Sequence[ScoredAnswer]) -> None:
+        lines = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
+        write_atomic(self._file("answers", number, "jsonl"), "".join(f"{line}\n" for line in lines))
+
+    def read_answers(self, number: int) -> tuple[ScoredAnswer, ...]:
+        """A trial's answers in the order of the split; none where it was not scored."""
+        path = self._file("answers", number, "jsonl")
+        if not path.is_file():
+            return ()
+        with path.open("rb") as stream:
+            return tuple(ANSWER.validate_json(line, strict=True) for line in stream)
+
+    def write_measurement(self, number: int, measurement: Measurement) -> None:
+        text = json.dumps(MEASUREMENT.dump_python(measurement), ensure_ascii=False, allow_nan=False)
+        write_atomic(self._file("measurements", number, "json"), text)
+
+    def read_measurement(self, number: int) -> Measurement | None:
+        """A trial's raw measurement; null where it was not measured."""
+        path = self._file("measurements", number, "json")
+        return MEASUREMENT.validate_json(path.read_bytes(), strict=True) if path.is_file() else None
+
+    def log_reference(self, number: int, measurement: Measurement) -> None:
+        """Append a repeated measurement of the reference trial: what a p50 does on this device when nothing changes."""
+        record = {"trial": number, "time": time.time(), "measurement": MEASUREMENT.dump_python(measurement)}
+        _append(self._references, json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+    def read_references(self) -> tuple[Measurement, ...]:
+        """The reference trial's repeated measurements, oldest first; a line that a crash has torn is passed over."""
+        found = []
+        for line in self._references.read_bytes().splitlines() if self._references.is_file() else ():
+            try:
+                found.append(MEASUREMENT.validate_python(json.loads(line)["measurement"]))
+            except ValueError:
+                continue
+        return tuple(found)
+
+    @property
+    def _references(self) -> Path:
+        return self.path / "measurements" / "references.jsonl"
+
+    def write_baselines(self, baselines: Sequence[Baseline]) -> None:
+        text = json.dumps(BASELINES.dump_python(tuple(baselines)), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomic(self.path / "baselines.json", text)
+
+    def read_baselines(self) -> tuple[Baseline, ...]:
+        path = self.path / "baselines.json"
+        return BASELINES.validate_json(path.read_bytes(), strict=True) if path.is_file() else ()
+
+    def log_holdout(self, purpose: str, trials: Sequence[int]) -> HoldoutUse:
+        """Put a use of the holdout split on record before it happens, and say whether it is a repeat."""
+        use = HoldoutUse(purpose=purpose, trials=tuple(trials), repeat=bool(self.holdout_uses()), time=time.time())
+        _append(self.path / "holdout.jsonl", json.dumps(USE.dump_python(use), ensure_ascii=False))
+        return use
+
+    def holdout_uses(self) -> tuple[HoldoutUse, ...]:
+        """Every use on record, oldest first; a line that a crash has torn counts as a use of unknown purpose."""
+        path = self.path / "holdout.jsonl"
+        return tuple(map(_use, path.read_bytes().splitlines())) if path.is_file() else ()
+
+    def _file(self, folder: str, number: int, ending: str) -> Path:
+        return self.path / folder / f"{number:05d}.{ending}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What makes two settings two searches: those of space, task, device and search settings that differ."""
+
+    def same(read: Any) -> bool:
+        return canonical_json(read(old)) == canonical_json(read(new))
+
+    parts = {
+        "space": lambda s: s.get("space_id"),
+        "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
+        "device": lambda s: s.get("device"),
+        "search settings": lambda s: {k: v for k, v in s.get("search", {}).items() if k not in _MAY_CHANGE},
+    }
+    return [name for name, read in parts.items() if not same(read)]
+
+
+def _append(path: Path, line: str) -> None:
+    """Append one line and make it durable; a line that a crash left torn is closed first."""
+    with path.open("ab") as stream:
+        torn = stream.tell() > 0 and not path.read_bytes().endswith(b"\n")
+        stream.write(("\n" if torn else "").encode() + line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _occupied(path: Path, settings: Mapping[str, Any]) -> str:
+    try:
+        changed = differences(RunFolder.open(path).settings, settings)
+    except BadInput:
+        return f"{path}: something that is no run is there already; choose another name with --run."
+    if changed:
+        return f"{path}: this run belongs to another {' and '.join(changed)}; choose another name with --run."
+    return f"{path}: this run exists already; carry it on with --resume or choose another name with --run."
+
+
+def _read_trial(path: Path) -> Trial:
+    try:
+        return trial_from_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field_name = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInput(f"{path}: {field_name} is not as a trial's should be ({first['msg']}).") from None
+
+
+def _use(line: bytes) -> HoldoutUse:
+    try:
+        return USE.validate_json(line, strict=True)
+    except ValidationError:
+        return HoldoutUse(purpose="unknown (the record is damaged)", trials=(), repeat=False, time=0.0)

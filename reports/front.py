@@ -1,0 +1,200 @@
+"""The front of a run: which trials belong to it, how sure that is, and how large a difference must be to count."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from objectives import pareto
+from objectives.noise import noise_floor
+from objectives.trial import Figure, Trial
+from spaces.errors import BadInput
+from spaces.reader import refuse_unknown
+
+DEFAULT_OBJECTIVES = ("accuracy", "latency_p50_ms")
+
+LEAST_JUDGED = 3
+"""Least number of intervals that a noise floor is taken from, where there are that many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A figure that trials are compared by.
+
+    Attributes:
+        name: the key in ``Trial.figures``.
+        label, unit: for readers; an accuracy has no unit.
+        direction: which way is better.
+        relative: compared by ratio (milliseconds, megabytes), not by difference (shares).
+    """
+
+    name: str
+    label: str
+    unit: str
+    direction: Literal["max", "min"]
+    relative: bool
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective(name="accuracy", label="Accuracy", unit="", direction="max", relative=False),
+        Objective(name="latency_p50_ms", label="Latency p50", unit="ms", direction="min", relative=True),
+        Objective(name="ttft_p50_ms", label="TTFT p50", unit="ms", direction="min", relative=True),
+        Objective(name="token_p50_ms", label="Per token p50", unit="ms", direction="min", relative=True),
+        Objective(name="memory_peak_mb", label="Peak memory", unit="MB", direction="min", relative=True),
+        Objective(name="size_mb", label="Size", unit="MB", direction="min", relative=True),
+        Objective(name="load_s", label="Load time", unit="s", direction="min", relative=True),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A trial on the front. ``probability``: that no other trial dominates it, given everyone's intervals."""
+
+    trial: Trial
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The result of :func:`front`.
+
+    Attributes:
+        objectives: in the order given.
+        floors: the noise floor of each objective; a share of the value (0.05 is 5 %) where it is compared by ratio.
+        members: from the best in the first objective to the worst.
+        dominated: the other complete trials, by number.
+        probabilities: by trial number, for all complete trials.
+    """
+
+    objectives: tuple[Objective, ...]
+    floors: Mapping[str, float]
+    members: tuple[Member, ...]
+    dominated: tuple[Trial, ...]
+    probabilities: Mapping[int, float]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The members' trials."""
+        return tuple(member.trial for member in self.members)
+
+
+def front(
+    trials: Sequence[Trial],
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    floors: Mapping[str, float] | None = None,
+) -> Front:
+    """The epsilon-Pareto front of the complete trials that have every objective measured.
+
+    Members differ from each other beyond the noise floor; of trials that do not, the one that is better in the other
+    objectives stays, then the one with the lower number. A floor that is not given is the median half-width of the
+    95 % intervals on the exact front (:func:`objectives.noise.noise_floor`), of all these trials while that front has
+    fewer than ``LEAST_JUDGED`` members.
+
+    Raises:
+        BadInput: for an objective that vlmfront does not know.
+    """
+    chosen = objectives_by_name(objectives)
+    scored = sorted((trial for trial in trials if _is_scored(trial, chosen)), key=lambda trial: trial.number)
+    if not scored:
+        return Front(objectives=chosen, floors=dict(floors or {}), members=(), dominated=(), probabilities={})
+    values = as_values(scored, chosen)
+    feasible = np.ones(len(scored), dtype=bool)
+    exact = [trial for trial, on in zip(scored, pareto.nondominated(values, feasible), strict=True) if on]
+    judged = exact if len(exact) >= LEAST_JUDGED else scored
+    known = {
+        objective.name: noise_floor((trial.figures[objective.name] for trial in judged), relative=objective.relative)
+        for objective in chosen
+    } | {name: floor for name, floor in (floors or {}).items() if name in objectives}
+    epsilon = np.array([math.log1p(known[o.name]) if o.relative else known[o.name] for o in chosen])
+    mask = pareto.nondominated(values, feasible, epsilon)
+    low, high = _ends(scored, chosen)
+    chance = pareto.membership(values, low, high, feasible)
+    on_front = [(*values[index], scored[index].number, index) for index in np.flatnonzero(mask)]
+    return Front(
+        objectives=chosen,
+        floors=known,
+        members=tuple(Member(trial=scored[index], probability=float(chance[index])) for *_, index in sorted(on_front)),
+        dominated=tuple(trial for trial, on in zip(scored, mask, strict=True) if not on),
+        probabilities={trial.number: float(p) for trial, p in zip(scored, chance, strict=True)},
+    )
+
+
+def objectives_by_name(names: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of these names.
+
+    Raises:
+        BadInput: for a name that vlmfront does not know, with the nearest one.
+    """
+    refuse_unknown(dict.fromkeys(names), OBJECTIVES, "objectives")
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+def as_values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> pareto.Array:
+    """(trials, objectives), to be minimised: negated where more is better, logarithms where compared by ratio."""
+    return np.array([[_value(o, trial.figures[o.name].value) for o in objectives] for trial in trials], dtype=float)
+
+
+def front_as_dict(found: Front) -> dict[str, Any]:
+    """The front as plain JSON values: objectives, floors, members with candidate, figures, slices and probability."""
+    return {
+        "objectives": [{"name": o.name, "direction": o.direction} for o in found.objectives],
+        "noise_floor": dict(found.floors),
+        "members": [trial_as_dict(m.trial) | {"membership_probability": m.probability} for m in found.members],
+        "dominated": [trial.number for trial in found.dominated],
+    }
+
+
+def trial_as_dict(trial: Trial) -> dict[str, Any]:
+    """What a reader of ``--json`` needs of a trial."""
+    return {
+        "trial": trial.number,
+        "candidate_id": trial.candidate_id,
+        "candidate": dict(trial.candidate),
+        "figures": {name: asdict(figure) for name, figure in trial.figures.items()},
+        "slices": {
+            field: {value: asdict(figure) for value, figure in values.items()} for field, values in trial.slices.items()
+        },
+        "labels": list(trial.labels),
+    }
+
+
+def floors_of(settings: Mapping[str, Any]) -> dict[str, float]:
+    """The noise floors given in a run's settings (``search.noise_floor``); others come from its figures."""
+    return dict(settings.get("search", {}).get("noise_floor") or {})
+
+
+def objectives_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a run's objectives (``search.objectives`` in its settings)."""
+    return tuple(settings.get("search", {}).get("objectives") or DEFAULT_OBJECTIVES)
+
+
+def _is_scored(trial: Trial, objectives: Sequence[Objective]) -> bool:
+    values = [trial.figures[o.name].value if o.name in trial.figures else None for o in objectives]
+    positive = all(v is not None and (v > 0 or not o.relative) for v, o in zip(values, objectives, strict=True))
+    return trial.state == "complete" and positive
+
+
+def _value(objective: Objective, value: float | None) -> float:
+    if value is None:
+        raise BadInput(f"{objective.name}: a trial without this figure cannot be compared by it.")
+    scaled = math.log(value) if objective.relative else value
+    return -scaled if objective.direction == "max" else scaled
+
+
+def _ends(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[pareto.Array, pareto.Array]:
+    """The better and worse ends of the intervals, as in :func:`as_values`; the value where there are none."""
+
+    def ends(figure: Figure, objective: Objective) -> tuple[float, float]:
+        value = _value(objective, figure.value)
+        if figure.low is None or figure.high is None or (objective.relative and figure.low <= 0):
+            return value, value
+        first, second = sorted((_value(objective, figure.low), _value(objective, figure.high)))
+        return min(first, value), max(second, value)
+
+    pairs = np.array([[ends(trial.figures[o.name], o) for o in objectives] for trial in trials])
+    return pairs[:, :, 0], pairs[:, :, 1]

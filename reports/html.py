@@ -1,0 +1,293 @@
+"""The report of a run: one HTML file that needs nothing else, opens from disk, and loads nothing from anywhere."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hardware_profiles.store import write_atomic
+from objectives import pareto
+from objectives.records import Baseline, HoldoutUse
+from objectives.run import RunFolder
+from objectives.trial import Trial
+from reports import tables
+from reports.charts import chart_axes, front_chart, model_order
+from reports.front import Front, Objective, as_values, floors_of, front, objectives_of
+from reports.markup import Html, element, join
+from reports.words import duration, figure_of, floor_in_words, number, with_unit
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_MOST_DETAILS = 1000
+_NOTES = """\
+Every figure is of the deployed bundle: the exported, compressed model with its prompt, in its own runtime.
+Accuracy is normalised exact match on the search split, with Wilson's 95 % interval. \
+That split guides the search, so the best figures flatter; pick scores its choice again on the holdout split.
+Latency is the median time of a whole answer in a fresh process, over at least 11 timed answers after warm-up. \
+Its 95 % interval comes from order statistics, widened for the spread between processes.
+Provisional: measured in one process only.
+A trial is on the front if no other is at least as good in every objective up to the noise floor, \
+which is the median half-width of the front's intervals. So a pale point may lie above the line: by less than the floor.
+P(front) is the probability that no other trial dominates this one when all figures vary within their intervals \
+(2000 draws, independent).
+Memory is the peak resident memory of the measuring process; a megabyte is 10⁶ bytes.
+""".splitlines()
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write ``report.html`` into a run folder, finished or still being written, and give its path.
+
+    Raises:
+        BadInput: a file of the run is damaged.
+    """
+    path = run.path / "report.html"
+    write_atomic(path, report_html(run))
+    return path
+
+
+def report_html(run: RunFolder) -> str:
+    """The report as text. Everything that comes from the run is escaped."""
+    from plotly.offline import get_plotlyjs
+
+    trials = run.read_trials()
+    found = front(trials, objectives_of(run.settings), floors_of(run.settings))
+    baselines, uses = run.read_baselines(), run.holdout_uses()
+    assets = files("reports") / "assets"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{_task_name(run)} · vlmfront report"),
+        element("style", Html((assets / "report.css").read_text(encoding="utf-8"))),
+    )
+    body = element(
+        "body",
+        element("main", *_sections(run, trials, found, baselines, uses)),
+        _data("front-data", front_chart(found, baselines, _model_order(run, found)) if found.members else None),
+        element("script", Html(get_plotlyjs())),
+        element("script", Html((assets / "report.js").read_text(encoding="utf-8"))),
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _sections(
+    run: RunFolder,
+    trials: Sequence[Trial],
+    found: Front,
+    baselines: Sequence[Baseline],
+    uses: Sequence[HoldoutUse],
+) -> list[Html]:
+    complete = [*found.trials, *found.dominated]
+    order = _model_order(run, found)
+    fields = tables.slice_fields(complete)
+    columns = {field: values for field, values in fields.items() if len(values) <= tables.MOST_COLUMNS}
+    shared = tables.shared_labels(complete)
+    common = f" Holds for every trial: {'; '.join(shared)}." if shared else ""
+    wide = {field: values for field, values in fields.items() if field not in columns}
+    sections = [_header(run, trials, found), _tiles(trials, found), _chart(trials, found, order)]
+    if found.members:
+        sections.append(
+            _card(
+                "On the front",
+                f"Members differ from one another beyond the noise floor. Choose a row to see it in the chart.{common}",
+                tables.trials_table(found.trials, found, order, columns, shared, states=False),
+            )
+        )
+        for field, values in wide.items():
+            note = "Front members only. Point at a cell for its 95 % interval and number of items."
+            sections.append(_card(f"Accuracy by {field}", note, tables.slice_table(field, values, found.trials, order)))
+    if baselines:
+        note = "What the task gives away without looking. A configuration must be well above both."
+        sections.append(_card("Baselines", note, tables.baselines_table(baselines, columns)))
+    sections += [
+        _time(trials),
+        _failures(trials),
+        _all_trials(trials, found, order, columns, shared),
+        _method(run, found, uses),
+    ]
+    return [section for section in sections if section]
+
+
+def _header(run: RunFolder, trials: Sequence[Trial], found: Front) -> Html:
+    search = run.settings.get("search", {})
+    device = run.settings.get("device", "this machine")
+    device = device.get("name", "this machine") if isinstance(device, Mapping) else device
+    facts = {
+        "Run": run.name,
+        "Device": device,
+        "Budget": search.get("budget"),
+        "Limits": _limits(search.get("limits")),
+        "Told": sum(trial.state != "running" for trial in trials),
+        **{state.capitalize(): count for state, count in _states(trials).items() if state != "complete"},
+    }
+    items = [element("li", f"{key} ", element("b", value)) for key, value in facts.items() if value is not None]
+    return element(
+        "header",
+        element("div", "vlmfront · Pareto report", class_="eyebrow"),
+        element("h1", _task_name(run)),
+        element("p", _lead(trials, found), class_="lead"),
+        element("ul", *items, class_="facts"),
+    )
+
+
+def _model_order(run: RunFolder, found: Front) -> tuple[str, ...]:
+    knobs = run.settings.get("space", {}).get("knobs", {})
+    listed = knobs.get("model.path", ()) if isinstance(knobs, Mapping) else ()
+    return model_order([*found.trials, *found.dominated], [str(path) for path in listed])
+
+
+def _limits(limits: Any) -> str | None:
+    """The limits of a search, such as ``memory_peak_mb max 220``; none without any."""
+    if not isinstance(limits, Mapping) or not limits:
+        return None
+    return ", ".join(
+        f"{name} {side} {bound}" for name, bounds in limits.items() for side, bound in dict(bounds).items()
+    )
+
+
+def _lead(trials: Sequence[Trial], found: Front) -> str:
+    if not found.members:
+        return f"No configuration has been measured in full yet; {len(trials)} trials have begun."
+    n, k = len(found.members), len(found.members) + len(found.dominated)
+    across, up = chart_axes(found)
+    best, last = found.members[0].trial, found.members[-1].trial
+    text = f"{n} of {k} measured configurations {'is' if n == 1 else 'are'} on the front"
+    span = f"{up.label.lower()} {_value(best, up)} at {_value(best, across)}"
+    if n == 1:
+        return f"{text}: {span}."
+    return f"{text}: from {span} to {_value(last, up)} at {_value(last, across)}."
+
+
+def _tiles(trials: Sequence[Trial], found: Front) -> Html | None:
+    if not found.members:
+        return None
+    complete = len(found.members) + len(found.dominated)
+    tiles = [_tile("On the front", str(len(found.members)), f"of {complete} complete trials")]
+    for objective in found.objectives:
+        best = min(found.trials, key=lambda trial: (as_values([trial], [objective])[0, 0], trial.number))
+        name = {"accuracy": "Best accuracy", "latency_p50_ms": "Fastest"}.get(objective.name, f"Best {objective.label}")
+        others = [other for other in found.objectives if other != objective]
+        more = f"trial {best.number}" + "".join(f", {_value(best, other)}" for other in others)
+        tiles.append(_tile(name, number(figure_of(best, objective.name).value, objective), more, objective.unit))
+    middle = found.trials[pareto.knee(as_values(found.trials, found.objectives))]
+    tiles.append(
+        _tile("Knee of the front", f"Trial {middle.number}", ", ".join(_value(middle, o) for o in found.objectives))
+    )
+    begun = [trial.started for trial in trials if trial.started]
+    ended = [trial.finished for trial in trials if trial.finished]
+    if begun and ended:
+        totals = tables.stage_totals(trials)
+        saved = sum(total.saved for total in totals)
+        tiles.append(_tile("Time used", duration(max(ended) - min(begun)), f"{duration(saved)} saved by reuse"))
+    return element("div", *tiles, class_="tiles")
+
+
+def _tile(what: str, value: str, more: str, unit: str = "") -> Html:
+    small = join(" ", element("small", unit)) if unit else None
+    parts = [("what", what), ("value", join(value, small)), ("more", more)]
+    return element("div", *[element("div", text, class_=name) for name, text in parts], class_="tile")
+
+
+def _chart(trials: Sequence[Trial], found: Front, order: Sequence[str]) -> Html:
+    if not found.members:
+        waiting = element("p", "The front appears here once a trial is complete.", class_="empty")
+        return _card("The front", None, waiting)
+    knee = found.trials[pareto.knee(as_values(found.trials, found.objectives))]
+    known = [trial for trial in trials if trial.number in found.probabilities][:_MOST_DETAILS]
+    panels = [tables.detail(trial, found, order, shown=trial is knee) for trial in known]
+    floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
+    note = (
+        "Bars are 95 % intervals, pale points are trials off the front, the line is the border of what can be had. "
+        f"Noise floor: {floors}."
+    )
+    chart = element(
+        "div", element("div", id_="front-chart"), element("aside", *panels, class_="detail"), class_="split"
+    )
+    return _card("The front", note, chart)
+
+
+def _time(trials: Sequence[Trial]) -> Html | None:
+    totals = tables.stage_totals(trials)
+    if not totals:
+        return None
+    keys = join(
+        element("span", element("span", element("i"), class_="bar"), "spent", class_="key"),
+        element("span", element("span", element("i", class_="saved"), class_="bar"), "saved by reuse", class_="key"),
+    )
+    return _card("Where the time went", keys, tables.time_table(totals))
+
+
+def _failures(trials: Sequence[Trial]) -> Html | None:
+    table = tables.failures_table(trials)
+    note = "A trial that fails is a result too: the search learns from it and goes on."
+    return _card("Left out, and why", note, table) if table else None
+
+
+def _all_trials(
+    trials: Sequence[Trial],
+    found: Front,
+    order: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    shared: Sequence[str],
+) -> Html | None:
+    if not trials:
+        return None
+    states = [element("option", "all states", value="")]
+    states += [element("option", f"{state} ({count})", value=state) for state, count in _states(trials).items()]
+    tools = element(
+        "div",
+        element(
+            "input", id_="filter-text", type_="search", placeholder="Filter, such as int4 lora", aria_label="Filter"
+        ),
+        element("select", *states, id_="filter-state", aria_label="State"),
+        class_="tools",
+    )
+    return _card("All trials", None, tools, tables.trials_table(trials, found, order, columns, shared, states=True))
+
+
+def _method(run: RunFolder, found: Front, uses: Sequence[HoldoutUse]) -> Html:
+    floors = "; ".join(
+        f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives if found.members
+    )
+    notes = [*_NOTES, f"Noise floor: {floors}."] if floors else [*_NOTES]
+    warnings = []
+    if uses:
+        listed = "; ".join(f"{use.purpose} (trial {', '.join(map(str, use.trials)) or '?'})" for use in uses)
+        notes.append(f"Uses of the holdout split so far: {listed}.")
+    if any(use.repeat for use in uses):
+        text = "The holdout split was used more than once in this run: later figures on it are no longer unbiased."
+        warnings.append(element("p", text, class_="warn"))
+    versions = run.settings.get("versions", {})
+    line = (
+        " · ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, Mapping) else ""
+    )
+    card = _card(
+        "How to read this", None, *warnings, element("ul", *[element("li", note) for note in notes], class_="method")
+    )
+    return join(card, element("footer", f"Space {run.settings.get('space_id', 'unknown')}. {line}"))
+
+
+def _card(title: str, note: str | Html | None, *content: Html) -> Html:
+    return element(
+        "section", element("h2", title), element("p", note, class_="note") if note else None, *content, class_="card"
+    )
+
+
+def _data(id_: str, value: Any) -> Html:
+    text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+    return element("script", Html(text), id_=id_, type_="application/json")
+
+
+def _states(trials: Sequence[Trial]) -> dict[str, int]:
+    return dict(Counter(trial.state for trial in trials).most_common())
+
+
+def _task_name(run: RunFolder) -> str:
+    task = run.settings.get("task")
+    return str(task.get("name") or run.name) if isinstance(task, Mapping) else run.name
+
+
+def _value(trial: Trial, objective: Objective) -> str:
+    return with_unit(figure_of(trial, objective.name).value, objective)

@@ -1,0 +1,219 @@
+"""Choosing one configuration from a front: under limits, by a preference, with the reasons in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from objectives import pareto
+from objectives.trial import Figure, Trial
+from reports.front import OBJECTIVES, Front, Objective, as_values, front, trial_as_dict
+from reports.words import describe, figure_of, interval, with_unit
+from spaces.errors import BadInput
+from spaces.reader import refuse_unknown
+
+Limit: TypeAlias = tuple[Literal[">=", "<="], float]
+PREFERENCES: Mapping[str, str] = {
+    "accuracy": "accuracy",
+    "latency": "latency_p50_ms",
+    "memory": "memory_peak_mb",
+    "size": "size_mb",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldoutCheck:
+    """The picked trial scored on rows that no choice was made on.
+
+    Attributes:
+        accuracy, slices: on the holdout split.
+        repeat: the split was used before in this run, so the figure may flatter.
+    """
+
+    accuracy: Figure
+    slices: Mapping[str, Mapping[str, Figure]]
+    repeat: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """One trial and why it was chosen.
+
+    Attributes:
+        explanation: one or two sentences.
+        runners_up: the other front members within the limits, best first by the same preference.
+    """
+
+    trial: Trial
+    prefer: str
+    limits: Mapping[str, Limit]
+    explanation: str
+    runners_up: tuple[Trial, ...]
+    holdout: HoldoutCheck | None = None
+
+
+def pick(
+    trials: Sequence[Trial],
+    limits: Mapping[str, Limit],
+    prefer: str = "knee",
+    objectives: Sequence[str] = ("accuracy", "latency_p50_ms"),
+    floors: Mapping[str, float] | None = None,
+) -> Pick:
+    """The trial that ``prefer`` likes best on the front of those that keep to the limits.
+
+    ``knee`` is the member where giving up a little of one objective no longer buys much of another
+    (:func:`objectives.pareto.knee`). ``accuracy``, ``latency``, ``memory`` and ``size`` take the best in that figure,
+    which counts as an objective of the front if it was none. A limit holds for the figure's value, not for the end of
+    its interval.
+
+    Raises:
+        BadInput: an unknown figure or preference, one that was not measured, or limits that no trial keeps to; then
+            with the trial that comes nearest and by how much it misses.
+    """
+    refuse_unknown(limits, OBJECTIVES, "limits")
+    judged = _objectives(prefer, objectives)
+    kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits))]
+    if not kept:
+        raise BadInput(_none_meets(trials, limits))
+    ranked = _ranked(front(kept, judged, floors), prefer)
+    if not ranked:
+        raise BadInput(f"no complete trial has all of {', '.join(judged)} measured; pick needs at least one.")
+    free = _ranked(front(trials, judged, floors), prefer)[0] if limits else ranked[0]
+    return Pick(
+        trial=ranked[0],
+        prefer=prefer,
+        limits=dict(limits),
+        explanation=_explain(ranked, free, prefer, limits, judged),
+        runners_up=tuple(ranked[1:]),
+    )
+
+
+def with_holdout(picked: Pick, check: HoldoutCheck) -> Pick:
+    """The pick with its holdout figure, and a sentence that compares it with the figure of the search."""
+    before, after = figure_of(picked.trial, "accuracy"), check.accuracy
+    accuracy = OBJECTIVES["accuracy"]
+    words = [picked.explanation, f"On {after.n} holdout items it scores {_figure(after, accuracy)}"]
+    if before.value is not None and after.value is not None:
+        gap = 100 * (after.value - before.value)
+        inside = before.low is not None and before.high is not None and before.low <= after.value <= before.high
+        sign = "within" if inside else "outside"
+        words[1] += (
+            f", {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} its {before.value:.3f} in the search "
+            f"({sign} that figure's interval)"
+        )
+    words[1] += "."
+    if check.repeat:
+        words.append("The holdout split was used before in this run, so this figure may flatter.")
+    return replace(picked, explanation=" ".join(words), holdout=check)
+
+
+def pick_as_dict(picked: Pick) -> dict[str, Any]:
+    """The pick as plain JSON values."""
+    return trial_as_dict(picked.trial) | {
+        "prefer": picked.prefer,
+        "limits": {name: f"{op}{value:g}" for name, (op, value) in picked.limits.items()},
+        "explanation": picked.explanation,
+        "runners_up": [trial.number for trial in picked.runners_up],
+        "holdout": None if picked.holdout is None else asdict(picked.holdout),
+    }
+
+
+def _objectives(prefer: str, objectives: Sequence[str]) -> tuple[str, ...]:
+    if prefer == "energy":
+        raise BadInput(
+            "--prefer energy: energy was not measured on this device; choose knee, accuracy, latency, memory or size."
+        )
+    refuse_unknown({prefer: None}, ["knee", *PREFERENCES], "--prefer")
+    wanted = PREFERENCES.get(prefer)
+    return tuple(objectives) if wanted is None or wanted in objectives else (*objectives, wanted)
+
+
+def _ranked(found: Front, prefer: str) -> list[Trial]:
+    """The front's members, the preferred one first."""
+    rest = list(found.trials)
+    if prefer == "knee":
+        ranked = []
+        while rest:
+            ranked.append(rest.pop(pareto.knee(as_values(rest, found.objectives))))
+        return ranked
+    leading = OBJECTIVES[PREFERENCES[prefer]]
+    order = [leading, *(objective for objective in found.objectives if objective != leading)]
+    return sorted(rest, key=lambda trial: (*as_values([trial], order)[0], trial.number))
+
+
+def _misses(trial: Trial, limits: Mapping[str, Limit]) -> list[str]:
+    """The limits that a trial does not keep to, by how much."""
+    missed = []
+    for name, (op, bound) in limits.items():
+        objective, value = OBJECTIVES[name], figure_of(trial, name).value
+        if value is None:
+            missed.append(f"{name} was not measured")
+        elif (value < bound) if op == ">=" else (value > bound):
+            missed.append(f"{name} is {with_unit(value, objective)}, {with_unit(abs(value - bound), objective)} off")
+    return missed
+
+
+def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit]) -> str:
+    complete = [t for t in trials if t.state == "complete"]
+    if not complete:
+        return "there is no complete trial to pick from; search for longer."
+    wanted = " and ".join(f"{name}{op}{value:g}" for name, (op, value) in limits.items())
+    nearest = min(complete, key=lambda trial: (_distance(trial, limits), trial.number))
+    return f"no trial keeps to {wanted}; the nearest is trial {nearest.number}: {', '.join(_misses(nearest, limits))}."
+
+
+def _distance(trial: Trial, limits: Mapping[str, Limit]) -> float:
+    """The sum over the limits of what is missing, as a share of the limit; infinite where a figure is not known."""
+    total = 0.0
+    for name, (op, bound) in limits.items():
+        value = figure_of(trial, name).value
+        if value is None:
+            return float("inf")
+        total += max(0.0, bound - value if op == ">=" else value - bound) / (abs(bound) or 1.0)
+    return total
+
+
+def _explain(
+    ranked: Sequence[Trial], free: Trial, prefer: str, limits: Mapping[str, Limit], judged: Sequence[str]
+) -> str:
+    chosen = ranked[0]
+    of = f" of {len(ranked)} front members" if len(ranked) > 1 else ""
+    within = f" within {' and '.join(f'{name}{op}{bound:g}' for name, (op, bound) in limits.items())}" if limits else ""
+    reason = {
+        "knee": "is the knee of the front (least sum of scaled objectives)",
+        "accuracy": "is the most accurate",
+        "latency": "is the fastest",
+        "memory": "needs the least memory",
+        "size": "is the smallest",
+    }[prefer]
+    figures = ", ".join(f"{OBJECTIVES[name].label.lower()} {_of(chosen, name)}" for name in judged)
+    if len(ranked) == 1:
+        reason = "is the only member of the front"
+    sentences = [f"Trial {chosen.number} ({', '.join(describe(chosen.candidate))}) {reason}{of}{within}: {figures}."]
+    if free.number != chosen.number:
+        lost = _compare(free, chosen, judged)
+        sentences.append(f"Without the limit it would be trial {free.number}: {lost}.")
+    elif len(ranked) > 1:
+        sentences.append(f"Next is trial {ranked[1].number}: {_compare(ranked[1], chosen, judged)}.")
+    return " ".join(sentences)
+
+
+def _compare(first: Trial, second: Trial, names: Sequence[str]) -> str:
+    """What ``first`` gives against ``second``, figure by figure."""
+    return ", ".join(f"{_difference(first, second, OBJECTIVES[name])}" for name in names)
+
+
+def _difference(first: Trial, second: Trial, objective: Objective) -> str:
+    a, b = figure_of(first, objective.name).value, figure_of(second, objective.name).value
+    label = objective.label.lower()
+    if a is None or b is None:
+        return f"{label} not measured"
+    change = f"{100 * (a - b):+.1f} points" if not objective.relative else f"{100 * (a / b - 1):+.0f} %"
+    return f"{label} {with_unit(a, objective)} ({change.replace('-', '−')})"
+
+
+def _of(trial: Trial, name: str) -> str:
+    return _figure(figure_of(trial, name), OBJECTIVES[name])
+
+
+def _figure(figure: Figure, objective: Objective) -> str:
+    return f"{with_unit(figure.value, objective)} {interval(figure, objective)}".strip()

@@ -1,0 +1,283 @@
+"""The tables of the report: trials, accuracy by slice, time by stage, failures, baselines."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from objectives.records import Baseline
+from objectives.trial import Figure, Trial
+from reports.charts import COLOURS, baseline_name
+from reports.front import OBJECTIVES, Front
+from reports.markup import Html, element, join
+from reports.words import describe, duration, figure_of, interval, model_name, number
+
+MOST_COLUMNS = 3
+"""A slice field with more values than this gets a table of its own instead of columns."""
+
+_FIGURES = ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "memory_peak_mb", "size_mb")
+_HEADS = {
+    "latency_p50_ms": ("Latency", "p50, ms"),
+    "ttft_p50_ms": ("TTFT", "p50, ms"),
+    "token_p50_ms": ("Per token", "p50, ms"),
+    "memory_peak_mb": ("Memory", "peak, MB"),
+    "size_mb": ("Size", "MB"),
+}
+_STAGES = ("model", "pruning", "tuning", "runtime", "visual_tokens", "quantization")
+_WITH_INTERVAL = ("latency_p50_ms",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTotal:
+    """What one stage cost over a run. ``saved``: seconds that its reuse spared."""
+
+    name: str
+    built: int
+    reused: int
+    spent: float
+    saved: float
+
+
+def trials_table(
+    trials: Sequence[Trial],
+    found: Front,
+    order: Sequence[str],
+    fields: Mapping[str, Sequence[str]],
+    shared: Sequence[str],
+    *,
+    states: bool,
+) -> Html:
+    """A sortable table, a row for each trial.
+
+    ``order``: models by colour; ``fields``: slices that have columns; ``shared``: labels that rows do not repeat.
+    """
+    accuracy = OBJECTIVES["accuracy"]
+    heads = [_head("Trial"), _head("State", num=False) if states else None, _head("Configuration", num=False)]
+    heads.append(_head("Accuracy"))
+    heads += _slice_heads(fields, sort=True)
+    heads += [_head(*_HEADS[name]) for name in _FIGURES]
+    heads += [
+        _head("P(front)", title="Probability that no other trial dominates it, given the intervals"),
+        _head("Notes", num=False),
+    ]
+    rows = []
+    for trial in trials:
+        cells = [element("td", trial.number, class_="num", data_v=trial.number)]
+        if states:
+            cells.append(element("td", element("span", trial.state, class_=f"state {trial.state}")))
+        cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), "accuracy", ci=True)]
+        for field, values in fields.items():
+            for value in values:
+                figure = trial.slices.get(field, {}).get(value, Figure(value=None))
+                cells.append(_cell(figure, accuracy.name, ci=False))
+        cells += [_cell(figure_of(trial, name), name, ci=name in _WITH_INTERVAL) for name in _FIGURES]
+        chance = found.probabilities.get(trial.number)
+        cells.append(element("td", "–" if chance is None else f"{chance:.2f}", class_="num", data_v=_key(chance)))
+        cells.append(element("td", *[_label(label) for label in trial.labels if label not in shared]))
+        rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
+    return _table(heads, rows, "sortable", "all-trials" if states else "front-table")
+
+
+def detail(trial: Trial, found: Front, order: Sequence[str], *, shown: bool) -> Html:
+    """Everything about one trial, for the panel beside the chart."""
+    figures = [
+        (objective.label, f"{number(figure.value, objective)} {objective.unit}".strip())
+        for objective in OBJECTIVES.values()
+        if (figure := figure_of(trial, objective.name)).value is not None
+    ]
+    if trial.number in found.probabilities:
+        figures.append(("P(front)", f"{found.probabilities[trial.number]:.2f}"))
+    slices = [
+        (value.replace("_", " ") or "none", number(figure.value, OBJECTIVES["accuracy"]))
+        for field, values in trial.slices.items()
+        for value, figure in values.items()
+    ]
+    model, *rest = describe(trial.candidate)
+    knobs = _pairs([(name, str(value)) for name, value in trial.candidate.items()])
+    parts = [
+        element("h3", _dot(trial, order), f"Trial {trial.number} · {model}"),
+        element("p", *_chips(rest)),
+        _pairs(figures),
+        element("h4", "Accuracy by slice") if slices else None,
+        _pairs(slices) if slices else None,
+        element("details", element("summary", "All knobs"), knobs),
+    ]
+    return element("div", *parts, data_detail=trial.number, hidden=not shown)
+
+
+def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], order: Sequence[str]) -> Html:
+    """Accuracy of trials by the values of one field, shaded by the share above the lowest one shown."""
+    known = [f.value for t in trials for f in t.slices.get(field, {}).values() if f.value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    heads = [_head("Trial"), _head("Configuration", num=False), *[_head(value or "none") for value in values]]
+    rows = []
+    for trial in trials:
+        cells = [element("td", trial.number, class_="num", data_v=trial.number), _configuration(trial, order)]
+        for value in values:
+            figure = trial.slices.get(field, {}).get(value, Figure(value=None))
+            shade = 0.0 if figure.value is None else 55 * (figure.value - low) / ((high - low) or 1.0)
+            text = number(figure.value, OBJECTIVES["accuracy"])
+            title = f"{interval(figure, OBJECTIVES['accuracy'])} n={figure.n}"
+            style = f"--v:{shade:.0f}"
+            cells.append(element("td", text, class_="cell", style=style, title=title, data_v=_key(figure.value)))
+        rows.append(element("tr", *cells, data_trial=trial.number, tabindex="0"))
+    return _table(heads, rows, "sortable heat")
+
+
+def stage_totals(trials: Sequence[Trial]) -> tuple[StageTotal, ...]:
+    """Cost by stage in the order in which they run; then scoring, measuring and waiting."""
+    built: defaultdict[str, list[float]] = defaultdict(list)
+    reused: defaultdict[str, list[float]] = defaultdict(list)
+    names: dict[str, None] = {}
+    for trial in trials:
+        for stage in trial.stages:
+            names[stage.name] = None
+            (reused if stage.reused else built)[stage.name].append(stage.seconds)
+    in_order = sorted(names, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
+    totals = [_total(name, built[name], reused[name]) for name in in_order]
+    for phase, name in (("score", "scoring"), ("measure", "measuring"), ("wait", "waiting")):
+        spent = [trial.seconds[phase] for trial in trials if trial.seconds.get(phase)]
+        if spent:
+            totals.append(_total(name, spent, []))
+    return tuple(totals)
+
+
+def time_table(totals: Sequence[StageTotal]) -> Html:
+    """One row a stage: how often it ran and was reused, and a bar of seconds spent and saved."""
+    longest = max((total.spent + total.saved for total in totals), default=0.0) or 1.0
+    heads = [
+        _head("Stage", num=False),
+        _head("Ran"),
+        _head("Reused"),
+        element("th", "Time"),
+        _head("Spent"),
+        _head("Saved"),
+    ]
+    rows = []
+    for total in totals:
+        spent, saved = (f"width:{100 * seconds / longest:.2f}%" for seconds in (total.spent, total.saved))
+        bar = element("div", element("i", style=spent), element("i", class_="saved", style=saved), class_="bar")
+        rows.append(
+            element(
+                "tr",
+                element("td", total.name.replace("_", " ")),
+                element("td", total.built, class_="num", data_v=total.built),
+                element("td", total.reused or "–", class_="num", data_v=total.reused),
+                element("td", bar, class_="grow"),
+                element("td", duration(total.spent), class_="num", data_v=total.spent),
+                element("td", duration(total.saved) if total.saved else "–", class_="num", data_v=total.saved),
+            )
+        )
+    return _table(heads, rows, "sortable")
+
+
+def failures_table(trials: Sequence[Trial]) -> Html | None:
+    """Trials that gave no front candidate, by state and reason; none when there are none."""
+    groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for trial in trials:
+        if trial.state in ("failed", "infeasible", "pruned"):
+            reason = "; ".join(trial.violated) if trial.state == "infeasible" and trial.violated else trial.reason
+            groups[trial.state, reason or "no reason was recorded"].append(trial.number)
+    if not groups:
+        return None
+    rows = [
+        element(
+            "tr",
+            element("td", element("span", state, class_=f"state {state}")),
+            element("td", reason),
+            element("td", len(numbers), class_="num", data_v=len(numbers)),
+            element("td", ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")),
+        )
+        for (state, reason), numbers in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+    heads = [_head("State", num=False), _head("Reason", num=False), _head("Trials"), element("th", "Numbers")]
+    return _table(heads, rows, "sortable")
+
+
+def baselines_table(baselines: Sequence[Baseline], fields: Mapping[str, Sequence[str]]) -> Html:
+    """Accuracy of each baseline, and by the slices that have columns."""
+    heads = [element("th", "Baseline"), _head("Accuracy", sort=False)]
+    heads += _slice_heads(fields, sort=False)
+    heads.append(element("th", "How"))
+    rows = []
+    for line in baselines:
+        cells = [element("td", baseline_name(line)), _cell(line.accuracy, "accuracy", ci=True)]
+        cells += [
+            _cell(line.slices.get(field, {}).get(value, Figure(value=None)), "accuracy", ci=False)
+            for field, values in fields.items()
+            for value in values
+        ]
+        rows.append(element("tr", *cells, element("td", line.explained)))
+    return _table(heads, rows, "")
+
+
+def shared_labels(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """The labels that every one of several trials has; none for a single trial."""
+    if len(trials) < 2:
+        return ()
+    return tuple(label for label in trials[0].labels if all(label in trial.labels for trial in trials))
+
+
+def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
+    """The slice fields of these trials and all their values, sorted; fields with one value are left out."""
+    found: dict[str, set[str]] = {}
+    for trial in trials:
+        for field, values in trial.slices.items():
+            found.setdefault(field, set()).update(values)
+    return {field: tuple(sorted(values)) for field, values in found.items() if len(values) > 1}
+
+
+def _total(name: str, built: Sequence[float], reused: Sequence[float]) -> StageTotal:
+    return StageTotal(name=name, built=len(built), reused=len(reused), spent=sum(built), saved=sum(reused))
+
+
+def _table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str, id_: str | None = None) -> Html:
+    head = element("thead", element("tr", *heads))
+    return element("div", element("table", head, element("tbody", *rows), class_=class_, id_=id_), class_="wrap")
+
+
+def _slice_heads(fields: Mapping[str, Sequence[str]], *, sort: bool) -> list[Html]:
+    pairs = [(field, value) for field, values in fields.items() for value in values]
+    return [_head(value.replace("_", " ") or "none", field, sort=sort) for field, value in pairs]
+
+
+def _head(text: str, below: str = "", *, num: bool = True, sort: bool = True, title: str | None = None) -> Html:
+    words = join(text, element("small", below) if below else None)
+    content = element("button", words, type_="button") if sort else words
+    return element("th", content, class_="num" if num else None, scope="col", title=title)
+
+
+def _cell(figure: Figure, name: str, *, ci: bool) -> Html:
+    objective = OBJECTIVES[name]
+    around = interval(figure, objective) if ci else ""
+    small = element("span", around, class_="ci") if around else None
+    return element("td", number(figure.value, objective), small, class_="num", data_v=_key(figure.value))
+
+
+def _key(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _configuration(trial: Trial, order: Sequence[str]) -> Html:
+    model, *rest = describe(trial.candidate)
+    name = element("span", _dot(trial, order), model, class_="model")
+    short = " · ".join(phrase if len(phrase) <= 32 else f"{phrase[:30].rstrip()}…" for phrase in rest)
+    phrases = element("div", short, class_="phrases", title=" · ".join(rest))
+    return element("td", name, phrases if rest else None, class_="config", data_v=model)
+
+
+def _chips(phrases: Sequence[str]) -> list[Html]:
+    return [element("span", phrase, class_="chip", title=phrase if len(phrase) > 30 else None) for phrase in phrases]
+
+
+def _dot(trial: Trial, order: Sequence[str]) -> Html:
+    name = model_name(trial.candidate)
+    colour = f"var(--m{order.index(name) % COLOURS})" if name in order else "var(--muted)"
+    return element("span", class_="dot", style=f"background:{colour}")
+
+
+def _label(label: str) -> Html:
+    return element("span", label, class_="label", title=label)
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> Html:
+    return element("dl", join(*[join(element("dt", key), element("dd", value)) for key, value in pairs]))

@@ -1,0 +1,78 @@
+"""The front and a pick as tables for a terminal. Text from a run is shown as it is, never read as markup."""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from objectives.trial import Figure, Trial
+from reports.front import OBJECTIVES, Front, Objective
+from reports.pick import Pick
+from reports.words import describe, figure_of, floor_in_words, interval, number
+
+_EXTRA = ("memory_peak_mb", "size_mb")
+
+
+def front_table(found: Front) -> RenderableType:
+    """The members' figures, one line each, then their configurations and the noise floor; fits 80 columns."""
+    if not found.members:
+        return Text("No trial is complete yet, so there is no front.")
+    shown = [*found.objectives, *(OBJECTIVES[name] for name in _EXTRA if OBJECTIVES[name] not in found.objectives)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("Trial", justify="right")
+    for objective in shown:
+        table.add_column(Text(f"{objective.label}\n{objective.unit}".rstrip()), justify="right", no_wrap=True)
+    table.add_column("P(front)", justify="right")
+    words = Table.grid(padding=(0, 2))
+    for member in found.members:
+        trial = member.trial
+        cells = [_cell(figure_of(trial, o.name), o, with_interval=o in found.objectives) for o in shown]
+        table.add_row(Text(str(trial.number)), *cells, Text(f"{member.probability:.2f}"))
+        words.add_row(Text(f"{trial.number:>5}"), _configuration(trial))
+    floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
+    count = len(found.members) + len(found.dominated)
+    note = f"{len(found.members)} of {count} complete trials are on the front; noise floor: {floors}."
+    return Group(table, words, Text(f"\n{note}", style="dim"))
+
+
+def pick_text(picked: Pick) -> RenderableType:
+    """The pick's figures, in the search and on holdout, and its explanation."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Figure")
+    table.add_column("Search", justify="right")
+    if picked.holdout is not None:
+        table.add_column("Holdout", justify="right")
+    for name, objective in OBJECTIVES.items():
+        figure = figure_of(picked.trial, name)
+        if figure.value is None:
+            continue
+        row = [Text(_heading(objective)), _cell(figure, objective, with_interval=True)]
+        if picked.holdout is not None:
+            after = picked.holdout.accuracy if name == "accuracy" else None
+            row.append(_cell(after, objective, with_interval=True) if after else Text(""))
+        table.add_row(*row)
+    for field, values in picked.trial.slices.items():
+        for value, figure in values.items():
+            row = [Text(f"  {field}: {value}"), _cell(figure, OBJECTIVES["accuracy"], with_interval=True)]
+            if picked.holdout is not None:
+                after = picked.holdout.slices.get(field, {}).get(value)
+                row.append(_cell(after, OBJECTIVES["accuracy"], with_interval=True) if after else Text(""))
+            table.add_row(*row)
+    head = Text.assemble(("Trial ", "bold"), (str(picked.trial.number), "bold"), "  ", _configuration(picked.trial))
+    return Group(head, table, Padding(Text(picked.explanation), (0, 0, 1, 0)))
+
+
+def _heading(objective: Objective) -> str:
+    return f"{objective.label} ({objective.unit})" if objective.unit else objective.label
+
+
+def _cell(figure: Figure, objective: Objective, *, with_interval: bool) -> Text:
+    text = Text(number(figure.value, objective))
+    around = interval(figure, objective) if with_interval else ""
+    return text.append(f" {around}", style="dim") if around else text
+
+
+def _configuration(trial: Trial) -> Text:
+    model, *rest = describe(trial.candidate)
+    return Text(model, style="bold").append(f" {' · '.join(rest)}" if rest else "", style="not bold")

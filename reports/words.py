@@ -1,0 +1,135 @@
+"""Figures, intervals and configurations in words, the same in the terminal and in the report."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from objectives.trial import Figure, Trial
+from reports.front import Objective
+from spaces.axes import Value
+
+_HANDLED = (
+    "model.path",
+    "pruning.ffn",
+    "tuning.method",
+    "tuning.steps",
+    "tuning.rank",
+    "tuning.rate",
+    "visual_tokens.keep",
+    "visual_tokens.method",
+    "quantization.weights",
+    "quantization.group_size",
+    "quantization.calibrated",
+    "prompt.template",
+    "prompt.hint",
+    "runtime.name",
+)
+
+
+def model_name(candidate: Mapping[str, Value]) -> str:
+    """The last part of the model's path."""
+    return PurePath(str(candidate.get("model.path", "model"))).name
+
+
+def describe(candidate: Mapping[str, Value]) -> tuple[str, ...]:
+    """A configuration as short phrases in stage order, the model first; what changes nothing is left out.
+
+    Knobs of axes that came as plug-ins are given as ``knob=value``.
+    """
+    parts = [
+        model_name(candidate),
+        _pruning(candidate),
+        _tuning(candidate),
+        _visual_tokens(candidate),
+        _weights(candidate),
+        *_prompt(candidate),
+        _runtime(candidate),
+    ]
+    others = [f"{name.partition('.')[2]}={value}" for name, value in candidate.items() if name not in _HANDLED]
+    return tuple(part for part in [*parts, *others] if part)
+
+
+def number(value: float | None, objective: Objective) -> str:
+    """A value with the digits its size deserves; a dash where there is none."""
+    if value is None:
+        return "–"
+    if not objective.unit:
+        return f"{value:.3f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def with_unit(value: float | None, objective: Objective) -> str:
+    """A value and its unit."""
+    return f"{number(value, objective)} {objective.unit}".strip()
+
+
+def interval(figure: Figure, objective: Objective) -> str:
+    """The 95 % interval in brackets; empty where there is none or it has no width."""
+    if figure.low is None or figure.high is None or figure.low == figure.high:
+        return ""
+    return f"[{number(figure.low, objective)}, {number(figure.high, objective)}]"
+
+
+def figure_of(trial: Trial, name: str) -> Figure:
+    """A trial's figure; null where it was not measured."""
+    return trial.figures.get(name, Figure(value=None))
+
+
+def floor_in_words(floor: float, objective: Objective) -> str:
+    """A noise floor: in points for shares, in per cent for ratios."""
+    return f"{100 * floor:.1f} %" if objective.relative else f"{100 * floor:.1f} points"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``8.2 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _pruning(c: Mapping[str, Value]) -> str:
+    share = c.get("pruning.ffn", 0)
+    return f"FFN −{_percent(share)}" if isinstance(share, int | float) and share > 0 else ""
+
+
+def _tuning(c: Mapping[str, Value]) -> str:
+    method = str(c.get("tuning.method", "none"))
+    if method == "none":
+        return ""
+    name = {"lora": "LoRA", "full": "full tuning"}.get(method, method)
+    rank = f" rank {c['tuning.rank']}" if "tuning.rank" in c else ""
+    steps = f", {c['tuning.steps']} steps" if "tuning.steps" in c else ""
+    rate = f", rate {c['tuning.rate']:g}" if isinstance(c.get("tuning.rate"), float) else ""
+    return f"{name}{rank}{steps}{rate}"
+
+
+def _visual_tokens(c: Mapping[str, Value]) -> str:
+    keep = c.get("visual_tokens.keep", 1)
+    if not isinstance(keep, int | float) or keep >= 1:
+        return ""
+    method = f" by {c['visual_tokens.method']}" if "visual_tokens.method" in c else ""
+    return f"{_percent(keep)} visual tokens{method}"
+
+
+def _weights(c: Mapping[str, Value]) -> str:
+    if "quantization.weights" not in c:
+        return ""
+    group = f" group {c['quantization.group_size']}" if "quantization.group_size" in c else ""
+    calibrated = ", calibrated" if c.get("quantization.calibrated") is True else ""
+    return f"{c['quantization.weights']}{group}{calibrated}"
+
+
+def _prompt(c: Mapping[str, Value]) -> list[str]:
+    template = str(c.get("prompt.template", "{question}"))
+    shown = "" if template == "{question}" else f"prompt “{template}”"
+    hint = c.get("prompt.hint", False)
+    return [shown, "answer hint" if hint is True else f"hint {hint}" if hint not in (False, "none", "") else ""]
+
+
+def _runtime(c: Mapping[str, Value]) -> str:
+    name = c.get("runtime.name", "")
+    return "" if name in ("", "openvino") else f"runtime {name}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

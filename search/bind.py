@@ -1,0 +1,48 @@
+"""The last stage: an artifact becomes a bundle, with prompt and execution settings bound into its manifest."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardware_profiles.bundle import Execution, seal
+from hardware_profiles.store import Entry, Store
+from objectives.task import Task
+from objectives.trial import StageCost
+from spaces.axes.prompt import bound_prompt
+from spaces.candidate import Candidate
+from spaces.space import Space
+
+
+def bind(
+    target: Path,
+    candidate: Candidate,
+    entry: Entry,
+    store: Store,
+    space: Space,
+    task: Task,
+    stages: Sequence[StageCost],
+) -> None:
+    """Lay out the bundle of a candidate at ``target``, in place of what may be left there from an earlier try.
+
+    The files are hard links into the store where the file system allows it, so a bundle costs next to nothing.
+    """
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    store.checkout(entry, draft)
+    choice = {axis.name: space.choice(candidate, axis) for axis in space.axes}
+    runtime = choice["runtime"]
+    seal(
+        draft,
+        runtime=str(runtime["name"]),
+        prompt=bound_prompt(choice["prompt"], task.hint_field, task.hints),
+        max_new_tokens=task.max_new_tokens,
+        execution=Execution(
+            threads=int(runtime["threads"]),
+            inference_precision=str(runtime["inference_precision"]),
+            kv_cache_precision=str(runtime["kv_cache_precision"]),
+        ),
+        candidate=dict(candidate.values),
+        provenance={"stages": [{"name": stage.name, "key": stage.key} for stage in stages]},
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)

@@ -1,0 +1,155 @@
+"""The stage tree: from a candidate to the folder that is deployed, building only what no earlier candidate built.
+
+A stage's key is a digest of its own choice and seed, the key of its input, the data it reads and the versions of the
+axis and its tools. Candidates that agree up to a stage therefore share everything up to it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hardware_profiles.store import Entry, Store
+from spaces.axes import Axis, Samples, Value
+from spaces.candidate import Candidate
+from spaces.canonical import digest, file_digest
+from spaces.plugins import available
+from spaces.sample import Sample
+from spaces.space import Space
+
+PARITY_ITEMS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of one candidate, ready to be built in any process.
+
+    Attributes:
+        key: of what the stage makes; ``input_key`` of what it is made from, empty for the model stage.
+        folder: what a model's path is relative to; the first stage reads from there.
+        samples: the splits that the stage reads.
+        gate: samples on which an export has to answer like its source; empty where there is no gate.
+    """
+
+    axis: str
+    choice: Mapping[str, Value]
+    key: str
+    input_key: str
+    folder: Path
+    samples: Mapping[str, Sequence[Sample]]
+    gate: Sequence[Sample]
+    max_new_tokens: int
+    seed: int
+
+
+class StageTree:
+    """Plans the stages of candidates; digests of models and data are worked out once."""
+
+    def __init__(
+        self, space: Space, samples: Samples, data_digests: Mapping[str, str], max_new_tokens: int, seed: int
+    ) -> None:
+        self._space = space
+        self._samples = samples
+        self._data_digests = data_digests
+        self._max_new_tokens = max_new_tokens
+        self._seed = seed
+        self._model_digests: dict[Path, str] = {}
+
+    def plan(self, candidate: Candidate) -> tuple[Stage, ...]:
+        """The stages of a candidate in order; those that change nothing are left out."""
+        model = self._space.folder / str(candidate.values["model.path"])
+        stages: list[Stage] = []
+        key = ""
+        for axis in self._space.axes:
+            choice = self._space.choice(candidate, axis)
+            if not axis.changes(choice):
+                continue
+            reads = axis.reads(choice)
+            source = {"model": self._model_digest(model)} if axis.name == "model" else {"input": key}
+            input_key = key
+            key = self._key(axis, choice, source, reads)
+            stages.append(
+                Stage(
+                    axis=axis.name,
+                    choice=choice,
+                    key=key,
+                    input_key=input_key,
+                    folder=self._space.folder,
+                    samples={split: self._samples[split] for split in reads},
+                    gate=self._samples["calibration"][:PARITY_ITEMS] if axis.name == "runtime" else (),
+                    max_new_tokens=self._max_new_tokens,
+                    seed=self._seed,
+                )
+            )
+        return tuple(stages)
+
+    def _key(self, axis: Axis, choice: Mapping[str, Value], source: Mapping[str, str], reads: Sequence[str]) -> str:
+        if axis.name == "model":
+            own: dict[str, Value] = {}
+        else:
+            own = {knob: value for knob, value in choice.items() if not axis.domains[knob].bound}
+            own["seed"] = self._seed
+        return digest(
+            {
+                "axis": axis.name,
+                "version": axis.version,
+                "own": own,
+                "data": {split: self._data_digests[split] for split in reads},
+                "tools": {tool: _installed(tool) for tool in axis.tools},
+                **source,
+            }
+        )
+
+    def _model_digest(self, folder: Path) -> str:
+        if folder not in self._model_digests:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            self._model_digests[folder] = digest(
+                {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+            )
+        return self._model_digests[folder]
+
+
+def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:
+    """Build one stage into the store, or find it there; whether it was reused. Runs in a worker process.
+
+    Raises:
+        StageFailed: the axis or the parity gate refused, with the reason.
+    """
+    store = Store(store_root)
+    if entry := store.get(stage.key):
+        return entry, True
+    with store.building(stage.key):
+        if entry := store.get(stage.key):
+            return entry, True
+        with store.scratch() as folder:
+            source, target = folder / "source", folder / "target"
+            target.mkdir()
+            if stage.input_key:
+                given = store.get(stage.input_key)
+                if given is None:
+                    raise FileNotFoundError(f"the artifact {stage.input_key} went away while it was needed")
+                store.checkout(given, source)
+            else:
+                source = stage.folder
+            begun = time.monotonic()
+            axis = next(axis for axis in available() if axis.name == stage.axis)
+            axis.apply(stage.choice, source, target, stage.samples, stage.seed)
+            checks = _gate(stage, source, target) if stage.gate else {}
+            seconds = time.monotonic() - begun
+            return store.put(stage.key, target, stage=stage.axis, seconds=seconds, checks=checks), False
+
+
+def _gate(stage: Stage, source: Path, target: Path) -> dict[str, int]:
+    from search.parity import check_parity
+
+    return check_parity(source, target, str(stage.choice["name"]), stage.gate, stage.max_new_tokens)
+
+
+@cache
+def _installed(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "missing"

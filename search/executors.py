@@ -1,0 +1,104 @@
+"""In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock
+from types import TracebackType
+
+from hardware_profiles.store import Entry
+from search.build import Stage, build_stage
+from spaces.errors import StageFailed
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Interrupted(Exception):
+    """The search was told to stop while this piece of work ran."""
+
+
+class Builder:
+    """Builds stages in a process of its own, which is started at need, replaced after a crash and killed on a stop."""
+
+    def __init__(self, store_root: Path, stop: Event) -> None:
+        self._store_root = store_root
+        self._stop = stop
+        self._lock = Lock()
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid = 0
+
+    def run(self, stage: Stage) -> tuple[Entry, bool]:
+        """The stage's entry and whether it was reused.
+
+        Raises:
+            StageFailed: the stage refused, raised something else, or took its process down.
+            Interrupted: `kill` was called meanwhile.
+        """
+        pool = self._start()
+        try:
+            return pool.submit(build_stage, stage, self._store_root).result()
+        except StageFailed:
+            raise
+        except BrokenProcessPool:
+            self.kill()
+            if self._stop.is_set():
+                raise Interrupted from None
+            raise StageFailed(f"{stage.axis}: the process that built it died; memory may have run out") from None
+        except Exception as error:
+            if self._stop.is_set():
+                raise Interrupted from None
+            raise StageFailed(f"{stage.axis}: {type(error).__name__}: {_first_line(error)}") from error
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does; the store stays whole."""
+        with self._lock:
+            if self._pool is None:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> "Builder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def _start(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._stop.is_set():
+                raise Interrupted
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(os.getpid(),))
+                self._pid = self._pool.submit(os.getpid).result()
+            return self._pool
+
+
+def _prepare(parent: int) -> None:
+    """Make a worker process a good citizen: one thread, no network, no telemetry, silent, dead when its parent is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]

@@ -1,0 +1,266 @@
+"""From a search file to a run: everything is checked first, then the engine is put together."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from hardware_profiles.client import run_job
+from hardware_profiles.messages import Answered, Job
+from hardware_profiles.profile import Profile, local
+from hardware_profiles.runtimes import capabilities
+from hardware_profiles.store import Store
+from objectives.accuracy import accuracy, accuracy_slices
+from objectives.folders import refuse_read_only
+from objectives.run import RunFolder
+from objectives.task import Task, load_task, read_split, read_splits, split_digest
+from objectives.trial import Trial
+from reports.pick import HoldoutCheck
+from search.baselines import blank_image, commonest_answer
+from search.budget import Budget
+from search.build import StageTree
+from search.config import SearchConfig, load_config
+from search.engine import Engine, Outcome, directions, settle
+from search.evaluate import Evaluator, requests, score
+from search.executors import Builder
+from search.gate import Gate
+from search.study import Study
+from spaces.axes import Value
+from spaces.axes.model import check_model_folder
+from spaces.axes.prompt import check_template
+from spaces.errors import BadInput
+from spaces.knobs import Choices
+from spaces.plugins import available
+from spaces.reader import load_space
+from spaces.sample import Sample
+from spaces.space import Space, grid
+
+_SPLITS = ("train", "calibration", "search")
+_TOOLS = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-genai", "optuna", "peft", "vlmfront")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A search whose every input was read and found good."""
+
+    config: SearchConfig
+    task: Task
+    space: Space
+    splits: Mapping[str, Sequence[Sample]]
+    digests: Mapping[str, str]
+    run: RunFolder
+
+    @property
+    def items(self) -> Sequence[Sample]:
+        """The rows of the search split that score a trial."""
+        return self.splits["search"][: self.config.items]
+
+
+def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool) -> Prepared:
+    """Read and check everything that a search needs, then make its run folder or open it again.
+
+    Raises:
+        BadInput: one sentence; nothing was written.
+    """
+    config = load_config(path)
+    if budget is not None:
+        config = replace(config, budget=budget)
+    task = load_task(config.task)
+    space = load_space(config.space, available())
+    space.check(capabilities())
+    for model in models(space):
+        check_model_folder(space.folder / model)
+    _refuse_prompts(space, task, config.space)
+    _refuse_beyond_device(space, local())
+    needed = [split for split in _SPLITS if split in task.splits or split == "search"]
+    splits = read_splits(task, needed)
+    _refuse_missing_splits(space, splits, config.task)
+    digests = {split: split_digest(samples) for split, samples in splits.items()}
+    folder = run or Path("runs") / config.name
+    _refuse_unwritable(config.store)
+    settings = _settings(path, config, task, space, digests)
+    opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
+    return Prepared(config=config, task=task, space=space, splits=splits, digests=digests, run=opened)
+
+
+def models(space: Space) -> tuple[str, ...]:
+    """The model folders that the space names."""
+    return tuple(str(value) for value in values(space, "model.path"))
+
+
+def values(space: Space, name: str) -> tuple[Value, ...]:
+    """The values that a knob can have in this space; none where the space does not have it."""
+    knob = space.knob(name)
+    return grid(knob) if knob else ()
+
+
+def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
+    """Run the search to its end. Sets ``stop`` when it ends, so that nothing of it runs on."""
+    config, run, space = prepared.config, prepared.run, prepared.space
+    study = Study(run.journal, space, directions(config.objectives), config.seed)
+    settle(run, study, config.objectives, config.limits)
+    for model in models(space):
+        study.propose(space.as_it_comes(model))
+    store = Store(config.store)
+    tree = StageTree(space, prepared.splits, prepared.digests, prepared.task.max_new_tokens, config.seed)
+    gate = Gate()
+    evaluator = Evaluator(
+        run=run,
+        space=space,
+        task=prepared.task,
+        items=prepared.items,
+        tree=tree,
+        store=store,
+        gate=gate,
+        limits=config.limits,
+        stop=stop,
+    )
+    builders = [Builder(store.root, stop) for _ in range(config.workers)]
+    engine = Engine(
+        run=run,
+        study=study,
+        evaluator=evaluator,
+        objectives=config.objectives,
+        budget=config.budget,
+        builders=builders,
+        stop=stop,
+        on_trial=on_trial,
+    )
+    try:
+        return engine.search()
+    finally:
+        engine.halt()
+        settle(run, study, config.objectives, config.limits)
+
+
+def add_baselines(prepared: Prepared) -> None:
+    """Work out the two baselines and keep them in the run folder."""
+    run, task, items = prepared.run, prepared.task, prepared.items
+    found = [commonest_answer(task, items)]
+    scored = [trial for trial in run.read_trials() if accuracy_of(trial) is not None and trial.state != "failed"]
+    if scored:
+        best = max(scored, key=lambda trial: accuracy_of(trial) or 0.0)
+        found.append(blank_image(run, best.number, task, items, Event()))
+    run.write_baselines(found)
+
+
+def accuracy_of(trial: Trial) -> float | None:
+    """A trial's accuracy; null where it was not scored."""
+    figure = trial.figures.get("accuracy")
+    return figure.value if figure else None
+
+
+def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
+    """A trial's bundle scored on the holdout split; the use is logged before it happens.
+
+    Raises:
+        BadInput: the task has no holdout split, it cannot be read, or the bundle is no longer there.
+        JobFailed: the bundle could not answer.
+    """
+    task = load_task(Path(run.settings["task"]["path"]))
+    samples = read_split(task, "holdout")
+    bundle = run.bundle(number)
+    if not bundle.is_dir():
+        raise BadInput(f"{bundle}: the bundle of trial {number} is gone; it cannot be scored again.")
+    use = run.log_holdout(purpose, [number])
+    result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
+    assert isinstance(result, Answered)
+    scores = [answer.score for answer in score(result, samples, task.metric)]
+    return HoldoutCheck(
+        accuracy=accuracy(scores), slices=accuracy_slices(samples, scores, task.slices), repeat=use.repeat
+    )
+
+
+def _refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path) -> None:
+    """Every stage that some candidate may have must find the samples it reads; export always needs a few."""
+    wanted = {"calibration"}
+    for knob in space.knobs:
+        if knob.name == "tuning.method":
+            wanted.add("train")
+    for split in sorted(wanted - set(splits)):
+        raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
+
+
+def _refuse_prompts(space: Space, task: Task, source: Path) -> None:
+    """Every prompt of the space must have a place for the question, and hints to give if it promises some."""
+    for template in values(space, "prompt.template"):
+        check_template(str(template), f"{source}: axes.prompt.template")
+    if True in values(space, "prompt.hint") and not task.hints:
+        raise BadInput(
+            f"{source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
+        )
+
+
+def _refuse_beyond_device(space: Space, device: Profile) -> None:
+    """Execution settings that this device cannot run are refused, not tried."""
+    for threads in values(space, "runtime.threads"):
+        if int(threads) > device.threads:
+            raise BadInput(
+                f"{space.source}: axes.runtime.threads: {threads} are more than this device's {device.threads}."
+            )
+    for precision in values(space, "runtime.inference_precision"):
+        if precision not in device.dtypes:
+            raise BadInput(
+                f"{space.source}: axes.runtime.inference_precision: this device computes "
+                f"{', '.join(device.dtypes)} natively, not {precision}."
+            )
+
+
+def _refuse_unwritable(store: Path) -> None:
+    """The artifacts' folder, or the nearest folder above it that exists, must take new files."""
+    nearest = next(folder for folder in (store, *store.parents) if folder.exists())
+    try:
+        refuse_read_only(nearest)
+    except OSError as error:
+        raise BadInput(f"{store}: the store of artifacts cannot be kept there ({error.strerror}).") from None
+
+
+def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digests: Mapping[str, str]) -> dict[str, Any]:
+    device = local()
+    return {
+        "name": config.name,
+        "search": {
+            "file": str(path.resolve()),
+            "objectives": list(config.objectives),
+            "limits": {name: dict(bounds) for name, bounds in config.limits.items()},
+            "items": config.items,
+            "seed": config.seed,
+            "workers": config.workers,
+            "budget": str(config.budget),
+        },
+        "space_id": space.id,
+        "space": {"file": str(config.space.resolve()), "size": space.size, "knobs": _knobs(space)},
+        "task": {
+            "path": str(config.task.resolve()),
+            "name": task.name,
+            "slices": list(task.slices),
+            "digests": dict(digests),
+        },
+        "device": {
+            "name": config.device,
+            "profile": device.name,
+            "threads": device.threads,
+            "dtypes": list(device.dtypes),
+        },
+        "versions": {"python": sys.version.split()[0], **{tool: _version(tool) for tool in _TOOLS}},
+        "store": str(config.store.resolve()),
+        "cores": os.cpu_count(),
+    }
+
+
+def _knobs(space: Space) -> dict[str, Any]:
+    return {
+        knob.name: list(knob.values) if isinstance(knob, Choices) else {"low": knob.low, "high": knob.high}
+        for knob in space.knobs
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,147 @@
+"""What the person at the terminal sees of a search and of a pick: progress, the front, the costs, the paths."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from objectives.run import RunFolder
+from objectives.trial import Trial
+from reports.front import floors_of, front, front_as_dict, objectives_of
+from reports.html import write_report
+from reports.pick import Limit, pick, pick_as_dict, with_holdout
+from reports.text import front_table, pick_text
+from reports.words import describe, figure_of
+from search.engine import Outcome
+from search.session import Prepared, add_baselines, score_on_holdout, search
+
+_ENDED = {
+    "budget": "The budget is spent",
+    "exhausted": "Every candidate of the space was tried",
+    "interrupted": "Interrupted",
+}
+
+
+def run_search(prepared: Prepared, *, as_json: bool) -> int:
+    """Search with live progress, then write baselines and report and print what was found; the exit code."""
+    console = Console(stderr=as_json)
+    run = prepared.run
+    outcome = _search(prepared, console)
+    if outcome.ended == "interrupted":
+        console.print(f"Interrupted; {outcome.told} trials are kept. Go on with --resume.")
+        return 130
+    if not any(trial.state in ("complete", "infeasible") for trial in run.read_trials()):
+        console.print("[red]No trial could be finished:[/red] " + escape("; ".join(sorted(_reasons(run)))[:500]))
+        return 1
+    with console.status("Baselines: the commonest answer, and a blank image"):
+        add_baselines(prepared)
+    report = write_report(run)
+    summary = summarise(run, outcome)
+    if as_json:
+        print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
+        return 0
+    found = front(run.read_trials(), objectives_of(run.settings), floors_of(run.settings))
+    console.print(front_table(found))
+    _print_stages(console, summary["stages"])
+    console.print(f"{_ENDED[outcome.ended]}: {outcome.told} trials in {outcome.seconds:.0f} s.")
+    console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True)
+    return 0
+
+
+def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain JSON values: how it ended, the front, states, and how often each stage ran or was reused."""
+    trials = run.read_trials()
+    built, reused = Counter[str](), Counter[str]()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for trial in trials:
+        for stage in trial.stages:
+            (reused if stage.reused else built)[stage.name] += 1
+            seconds[stage.name] += 0.0 if stage.reused else stage.seconds
+    found = front(trials, objectives_of(run.settings), floors_of(run.settings))
+    return {
+        "ended": outcome.ended,
+        "seconds": outcome.seconds,
+        "trials": len(trials),
+        "states": dict(Counter(trial.state for trial in trials)),
+        "stages": {
+            name: {"built": built[name], "reused": reused[name], "seconds": round(seconds[name], 2)}
+            for name in dict.fromkeys([*built, *reused])
+        },
+        "front": front_as_dict(found),
+    }
+
+
+def pick_and_rescore(
+    path: Path, least: Mapping[str, float], most: Mapping[str, float], prefer: str, *, as_json: bool
+) -> None:
+    """Pick a trial, score it on the holdout split, and print it.
+
+    Raises:
+        BadInput: nothing fits the limits, or the run or its holdout split cannot be read.
+    """
+    run = RunFolder.open(path)
+    limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
+    limits |= {name: ("<=", value) for name, value in most.items()}
+    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run.settings))
+    number = picked.trial.number
+    check = score_on_holdout(run, number, f"pick --prefer {prefer}")
+    picked = with_holdout(picked, check)
+    if as_json:
+        print(json.dumps(pick_as_dict(picked) | {"run": str(path), "bundle": str(run.bundle(number))}))
+        return
+    console = Console()
+    console.print(pick_text(picked))
+    console.print(f"Next: vlmfront export {path} {number} OUT", soft_wrap=True)
+
+
+def _search(prepared: Prepared, console: Console) -> Outcome:
+    budget = prepared.config.budget
+    stop = Event()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        done = len(prepared.run.read_trials())
+        bar = progress.add_task(f"{done} trials", total=budget.trials, completed=done if budget.trials else 0)
+
+        def on_trial(trial: Trial) -> None:
+            nonlocal done
+            done += 1
+            progress.update(bar, description=f"{done} trials", completed=done if budget.trials else 0)
+            progress.console.print(trial_line(trial), soft_wrap=True, highlight=False)
+
+        return search(prepared, stop, on_trial)
+
+
+def trial_line(trial: Trial) -> str:
+    """One finished trial in one line: number, accuracy, latency, configuration, or why it failed."""
+    words = escape(" · ".join(describe(trial.candidate)))
+    if trial.state == "failed":
+        return f"[dim]{trial.number:>4}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
+    accuracy, latency = figure_of(trial, "accuracy").value, figure_of(trial, "latency_p50_ms").value
+    shown = f"{accuracy:.3f}" if accuracy is not None else "–"
+    speed = f"{latency:7.2f} ms" if latency is not None else "      –   "
+    missed = f"  [yellow]{escape(trial.violated[0])}[/yellow]" if trial.violated else ""
+    return f"[dim]{trial.number:>4}[/dim]  {shown}  {speed}  {words}{missed}"
+
+
+def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, counts in stages.items():
+        console.print(
+            f"  {name:<14} built {counts['built']:>3}, reused {counts['reused']:>3}, {counts['seconds']:.1f} s",
+            highlight=False,
+        )
+
+
+def _reasons(run: RunFolder) -> set[str]:
+    return {trial.reason for trial in run.read_trials() if trial.reason}

@@ -1,0 +1,187 @@
+"""The run's Optuna study: candidates asked of it, outcomes told to it, kept in a journal that survives a kill."""
+
+import json
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+from spaces.axes import Value
+from spaces.candidate import Candidate
+from spaces.errors import BadInput
+from spaces.knobs import Choices, holds
+from spaces.space import Space, grid
+
+NAME = "vlmfront"
+_RETRIES = 4
+_LARGE_SPACE = 100_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A candidate to try and the number its outcome is told under."""
+
+    number: int
+    candidate: Candidate
+
+
+class Study:
+    """Ask and tell over a space; safe to call from several threads."""
+
+    def __init__(self, journal: Path, space: Space, directions: Sequence[str], seed: int) -> None:
+        """Open the journal, or begin one.
+
+        Raises:
+            BadInput: the journal is of a study with other objectives.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        mend(journal)
+        self._space = space
+        self._lock = Lock()
+        storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(
+                study_name=NAME, storage=storage, directions=list(directions), load_if_exists=True
+            )
+            done = len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed + done)
+        if [direction.name.lower() for direction in self._study.directions] != list(directions):
+            raise BadInput(f"{journal}: this study has other objectives; give the run another name with --run.")
+        self._random = random.Random(f"{seed}:{done}")
+        self._seen = {
+            str(trial.user_attrs["candidate"])
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state is TrialState.COMPLETE or trial.user_attrs.get("final")
+        }
+
+    @property
+    def interrupted(self) -> list[tuple[int, Mapping[str, Value]]]:
+        """Trials that were asked for and never told: number and parameters."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [(trial.number, trial.params) for trial in trials]
+
+    def propose(self, candidate: Candidate) -> None:
+        """Have this candidate asked next, unless it was tried already."""
+        with self._lock:
+            waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if candidate.id not in self._seen and all(
+                trial.system_attrs.get("fixed_params") != dict(candidate.values) for trial in waiting
+            ):
+                self._study.enqueue_trial(dict(candidate.values))
+
+    def again(self, parameters: Mapping[str, Value]) -> bool:
+        """Have the candidate of an unfinished trial asked next; whether there was enough of it to do so."""
+        try:
+            candidate = self._space.candidate(parameters)
+        except BadInput:
+            return False
+        self.propose(candidate)
+        return True
+
+    def ask(self) -> Asked | None:
+        """The next candidate, never one that was tried before; null when the space holds no more."""
+        with self._lock:
+            for attempt in range(_RETRIES + 1):
+                if attempt == _RETRIES:
+                    fresh = self._unseen()
+                    if fresh is None:
+                        return None
+                    self._study.enqueue_trial(dict(fresh.values))
+                trial = self._study.ask()
+                candidate = self._suggest(trial)
+                trial.set_user_attr("candidate", candidate.id)
+                if candidate.id not in self._seen:
+                    self._seen.add(candidate.id)
+                    return Asked(trial.number, candidate)
+                trial.set_user_attr("reason", "asked again for a candidate that was already tried")
+                self._study.tell(trial, state=TrialState.FAIL)
+            return None
+
+    def tell(self, number: int, values: Sequence[float], violations: Mapping[str, float]) -> None:
+        """A trial is done: its objective values, and by how much it misses each limit (above 0 is a miss)."""
+        with self._lock:
+            trial = self._open(number)
+            for limit, amount in violations.items():
+                trial.set_constraint(limit, amount)
+            self._study.tell(number, list(values))
+
+    def fail(self, number: int, reason: str, *, final: bool) -> None:
+        """A trial gave no values. ``final``: the same candidate would fail again, so it is not asked for again."""
+        with self._lock:
+            trial = self._open(number)
+            trial.set_user_attr("reason", reason)
+            trial.set_user_attr("final", final)
+            if not final:
+                self._seen.discard(str(trial.user_attrs.get("candidate")))
+            self._study.tell(number, state=TrialState.FAIL)
+
+    def _open(self, number: int) -> optuna.trial.Trial:
+        return optuna.trial.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _suggest(self, trial: optuna.trial.Trial) -> Candidate:
+        assignment: dict[str, Value] = {}
+        for knob in self._space.knobs:
+            if not holds(knob.when, assignment):
+                continue
+            if isinstance(knob, Choices):
+                assignment[knob.name] = trial.suggest_categorical(knob.name, knob.values)
+            elif knob.integer:
+                step = int(knob.step or 1)
+                assignment[knob.name] = trial.suggest_int(
+                    knob.name, int(knob.low), int(knob.high), step=step, log=knob.log
+                )
+            else:
+                assignment[knob.name] = trial.suggest_float(
+                    knob.name, knob.low, knob.high, step=knob.step, log=knob.log
+                )
+        return self._space.candidate(assignment)
+
+    def _unseen(self) -> Candidate | None:
+        size = self._space.size
+        if size is not None and size <= _LARGE_SPACE:
+            left = [candidate for candidate in self._space.candidates() if candidate.id not in self._seen]
+            return self._random.choice(left) if left else None
+        for _ in range(_LARGE_SPACE):
+            candidate = self._draw()
+            if candidate.id not in self._seen:
+                return candidate
+        return None
+
+    def _draw(self) -> Candidate:
+        assignment: dict[str, Value] = {}
+        for knob in self._space.knobs:
+            if holds(knob.when, assignment):
+                continuous = not isinstance(knob, Choices) and knob.count is None
+                assignment[knob.name] = (
+                    self._random.uniform(knob.low, knob.high)
+                    if continuous and not isinstance(knob, Choices)
+                    else self._random.choice(grid(knob))
+                )
+        return self._space.candidate(assignment)
+
+
+def mend(journal: Path) -> None:
+    """Cut a torn last line off a journal: Optuna cannot read past one once something was appended behind it."""
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    while whole:
+        start = whole.rfind(b"\n", 0, -1) + 1
+        try:
+            json.loads(whole[start:])
+            break
+        except json.JSONDecodeError:
+            whole = whole[:start]
+    if len(whole) != len(content):
+        with journal.open("r+b") as stream:
+            stream.truncate(len(whole))
+            stream.flush()

@@ -1,0 +1,24 @@
+"""One row of a task: an image, a question and the answers that count as right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image-question-answer row.
+
+    Attributes:
+        id: unique within its task.
+        image: path of the image file.
+        question: the question as the user's application asks it, before any prompt.
+        answers: reference answers, the first one canonical; at least one.
+        fields: every other field of the row, as text (``kind``, ``wording``): slices and hints are picked by them.
+    """
+
+    id: str
+    image: Path
+    question: str
+    answers: tuple[str, ...]
+    fields: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,152 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal
+from spaces.errors import BadInput
+from spaces.prompting import Prompt
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "bundle"
+    (made / "sub").mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (made / "model.xml").write_text("<net/>")
+    (made / "model.bin").write_bytes(b"\0" * 100)
+    (made / "sub" / "weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return made
+
+
+def sealed(folder: Path, **changes: Any) -> Bundle:
+    settings: dict[str, Any] = {
+        "runtime": "openvino",
+        "prompt": Prompt(),
+        "max_new_tokens": 8,
+        "execution": Execution(),
+        "candidate": {"quantization.weights": "int4"},
+        "provenance": {"stages": ["a"]},
+    }
+    return seal(folder, **(settings | changes))
+
+
+def list_again(folder: Path, name: str) -> None:
+    edit(folder, lambda body: body["files"].update({name: body["files"]["config.json"]}))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "manifest.json"
+    body = json.loads(path.read_text())
+    change(body)
+    path.write_text(json.dumps(body))
+
+
+def test_what_was_sealed_is_what_is_opened(folder: Path) -> None:
+    made = sealed(folder)
+    assert open_bundle(folder) == made
+    assert made.size_bytes == 2 + 6 + 100 + 10
+    body = json.loads((folder / "manifest.json").read_text())
+    assert body["schema"] == "vlmfront.bundle/1"
+    assert body["files"]["model.bin"] == {"sha256": hashlib.sha256(b"\0" * 100).hexdigest(), "size": 100}
+    assert set(body["files"]) == {"config.json", "model.xml", "model.bin", "sub/weights.safetensors"}
+
+
+def test_sealing_again_replaces_the_manifest_and_leaves_nothing_else(folder: Path) -> None:
+    sealed(folder)
+    assert sealed(folder, measured={"accuracy": 0.5}).manifest.measured == {"accuracy": 0.5}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "model.bin",
+        "model.xml",
+        "sub",
+    ]
+
+
+def test_a_bundle_opens_wherever_it_is_copied(folder: Path, tmp_path: Path) -> None:
+    sealed(folder)
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    assert open_bundle(tmp_path / "elsewhere").manifest == open_bundle(folder).manifest
+
+
+TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "has no manifest.json"),
+    "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
+    "schema": (lambda f: edit(f, lambda m: m.update(schema="vlmfront.bundle/9")), "vlmfront.bundle/9"),
+    "a list": (lambda f: (f / "manifest.json").write_text("[]"), "schema None"),
+    "field missing": (lambda f: edit(f, lambda m: m.pop("prompt")), "'prompt'"),
+    "unknown setting": (lambda f: edit(f, lambda m: m["execution"].update(turbo=1)), "turbo"),
+    "threads": (lambda f: edit(f, lambda m: m["execution"].update(threads=0)), "execution.threads"),
+    "template": (lambda f: edit(f, lambda m: m["prompt"].update(template="no place")), "prompt.template"),
+    "file missing": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+    "file longer": (lambda f: (f / "config.json").write_text("{ }"), "config.json is not the file"),
+    "same length": (lambda f: (f / "model.bin").write_bytes(b"\1" * 100), "model.bin is not the file"),
+    "file extra": (lambda f: (f / "more.json").write_text("{}"), "more.json is not in the manifest"),
+    "parent path": (
+        lambda f: list_again(f, "../x.json"),
+        "'../x.json'",
+    ),
+    "absolute": (lambda f: list_again(f, "/x.json"), "'/x.json'"),
+    "dotted": (lambda f: list_again(f, "./x.json"), "'./x.json'"),
+    "case": (lambda f: list_again(f, "CONFIG.json"), "case only"),
+    "link": (lambda f: (f / "link.json").symlink_to(f / "config.json"), "symbolic link"),
+    "linked folder": (lambda f: (f / "linked").symlink_to(f / "sub"), "symbolic link"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPER)
+def test_a_tampered_bundle_is_refused(folder: Path, case: str) -> None:
+    sealed(folder)
+    tamper, words = TAMPER[case]
+    tamper(folder)
+    with pytest.raises(BadInput) as refused:
+        open_bundle(folder)
+    assert words in str(refused.value)
+    assert str(refused.value).endswith(".")
+    assert "\n" not in str(refused.value)
+
+
+def test_without_verification_names_and_sizes_still_count(folder: Path) -> None:
+    sealed(folder)
+    (folder / "model.bin").write_bytes(b"\1" * 100)
+    open_bundle(folder, verify=False)
+    (folder / "model.bin").write_bytes(b"\1" * 101)
+    with pytest.raises(BadInput, match="not the file"):
+        open_bundle(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("code.py", b"pass", "of a kind"),
+        ("lib.so", b"\x7fELF", "of a kind"),
+        ("model.pt", b"PK", "of a kind"),
+        ("pytorch_model.bin", b"PK\x03\x04", "no .xml beside it"),
+        ("pickle.safetensors", b"\x80\x04\x95" + b"\0" * 40, "not a safetensors file"),
+        ("huge.safetensors", (1 << 63).to_bytes(8, "little") + b"{}", "not a safetensors file"),
+    ],
+)
+def test_files_that_could_run_are_neither_sealed_nor_opened(
+    folder: Path, name: str, content: bytes, words: str
+) -> None:
+    sealed(folder)
+    (folder / name).write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    edit(folder, lambda body: body["files"].update({name: entry}))
+    with pytest.raises(BadInput, match=words):
+        open_bundle(folder)
+    with pytest.raises(BadInput, match=words):
+        sealed(folder)
+
+
+def test_settings_out_of_range_are_not_sealed(folder: Path) -> None:
+    with pytest.raises(BadInput, match="inference_precision"):
+        sealed(folder, execution=Execution(inference_precision="f64"))
+    with pytest.raises(BadInput, match="max_new_tokens"):
+        sealed(folder, max_new_tokens=0)
+    assert not (folder / "manifest.json").exists()

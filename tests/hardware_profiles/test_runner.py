@@ -1,0 +1,261 @@
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from hardware_profiles import client
+from hardware_profiles.agent import probes
+from hardware_profiles.agent.runner import decode_job, explain, warm_up
+from hardware_profiles.bundle import Bundle
+from hardware_profiles.client import Cancelled, run_job, scatter
+from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request, Timing, encode
+from hardware_profiles.runtimes import find
+from spaces.errors import BadInput
+
+Sealed = Callable[..., Bundle]
+RUN = "from hardware_profiles.agent.runner import main; main()"
+
+
+def script(code: str) -> tuple[str, ...]:
+    """A runner that does something first or instead."""
+    return (sys.executable, "-I", "-c", code)
+
+
+def job(requests: tuple[Request, ...], bundle: Path = Path("/nowhere"), **deadlines: float) -> Job:
+    limits = {"load": 60.0, "warmup": 60.0, "work": 60.0} | deadlines
+    return Job(kind="answer", bundle=str(bundle), requests=requests, deadline_s=limits)
+
+
+def test_a_job_survives_its_line(requests: tuple[Request, ...]) -> None:
+    assert decode_job(encode(job(requests))) == job(requests)
+    for line in (
+        "",
+        "{}",
+        "[]",
+        '{"kind":"answer","bundle":"x","requests":[]}',
+        '{"kind":"x","bundle":"x","requests":[1]}',
+    ):
+        with pytest.raises(BadInput, match="job"):
+            decode_job(line)
+
+
+def test_answers_come_back_in_order_with_the_manifests_prompt(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    bundle = sealed()
+    result = run_job(job(requests * 2, bundle.folder))
+    assert isinstance(result, Answered)
+    assert [answer.id for answer in result.answers] == [request.id for request in requests * 2]
+    assert result.properties["scoring"] == "in batches; batches agreed on 8 of 8"
+    assert result.properties["language.INFERENCE_PRECISION_HINT"] == "f32"
+    assert 0 < result.load_s < 60
+    assert 0 < result.work_s < 60
+    from hardware_profiles.runtimes import Question
+    from hardware_profiles.runtimes.images import read_image
+
+    session = find("openvino").load(bundle)
+    for request, answer in zip(requests[:6], result.answers, strict=False):
+        hint = " red green blue" if request.fields["kind"] == "colour" else ""
+        question = Question(id="", image_HWC=read_image(Path(request.image)), prompt=request.question + hint)
+        assert session.answer(question).text == answer.text
+
+
+def test_a_measurement_keeps_its_raw_samples(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    asked = Job(kind="measure", bundle=str(sealed().folder), requests=requests[:4], min_answers=13)
+    result = run_job(asked)
+    assert isinstance(result, Measurement)
+    assert [timing.id for timing in result.timings] == [str(number % 4) for number in range(13)]
+    assert result.provisional
+    assert result.verdict == ("labelled" if scatter(result.timings) >= 0.1 else "valid")
+    assert result.warmup_answers >= 11
+    assert result.first_ms > min(timing.e2e_ms for timing in result.timings)
+    assert 20 << 20 < result.memory_baseline_bytes < result.memory_peak_bytes < 4 << 30
+    counter, reason = probes.energy_uj()
+    assert counter is not None or (result.energy_j is None and reason in result.reasons)
+    json.loads(encode(result))
+
+
+def test_the_torch_runtime_runs_the_same_job(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    result = run_job(job(requests[:10], sealed("torch").folder))
+    assert isinstance(result, Answered)
+    assert result.properties["dtype"] == "torch.float32"
+
+
+def test_what_libraries_print_does_not_reach_the_channel(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    noisy = script(f"import os; os.write(2, b'x' * 200000); print('{{}}', file=__import__('sys').stderr); {RUN}")
+    assert isinstance(run_job(job(requests[:3], sealed().folder), command=noisy), Answered)
+
+
+def test_bad_input_is_named(tmp_path: Path, sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    with pytest.raises(JobFailed, match=r"INVALID_INPUT: /nowhere is no bundle"):
+        run_job(job(requests))
+    missing = Request(id="7", image=str(tmp_path / "gone.png"), question="what ?")
+    with pytest.raises(JobFailed, match=r"INVALID_INPUT: .*gone\.png cannot be read"):
+        run_job(job((missing,), sealed().folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_runner_that_dies_is_a_crash_with_its_signal(requests: tuple[Request, ...], number: signal.Signals) -> None:
+    dies = script(
+        f"import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), {int(number)})"
+    )
+    with pytest.raises(JobFailed) as failed:
+        run_job(job(requests), command=dies)
+    assert failed.value.fault == "CRASH"
+    assert number.name in failed.value.reason
+    assert "last words" in failed.value.reason
+
+
+def test_a_runner_that_just_ends_is_a_crash(requests: tuple[Request, ...]) -> None:
+    with pytest.raises(JobFailed, match=r"CRASH: the runner ended with exit code 3: bye"):
+        run_job(job(requests), command=script("import sys; print('bye', file=sys.stderr); sys.exit(3)"))
+    with pytest.raises(JobFailed, match=r"CRASH: the runner sent .* which is no event"):
+        run_job(job(requests), command=script("print('hello', flush=True); import time; time.sleep(60)"))
+    with pytest.raises(JobFailed, match=r"CRASH: the runner sent a line longer than"):
+        run_job(job(requests), command=script("import os\nwhile True: os.write(1, b'x' * 65536)"))
+
+
+def test_a_kill_for_memory_is_oom(requests: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter((4, 5))
+    monkeypatch.setattr(probes, "oom_kills", lambda: next(kills))
+    with pytest.raises(JobFailed, match="OOM: the kernel killed the runner"):
+        run_job(job(requests), command=script("import os; os.kill(os.getpid(), 9)"))
+
+
+def test_a_bundle_that_does_not_fit_is_oom(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    limited = (
+        "import resource, openvino_genai, numpy, PIL.Image; from hardware_profiles.runtimes import openvino;"
+        "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        f"resource.setrlimit(resource.RLIMIT_AS, (now + (8 << 20),) * 2); {RUN}"
+    )
+    with pytest.raises(JobFailed) as failed:
+        run_job(job(requests[:3], sealed().folder), command=script(limited))
+    assert failed.value.fault == "OOM", failed.value
+
+
+def test_errors_are_explained() -> None:
+    assert explain(MemoryError())[0] == "OOM"
+    assert explain(RuntimeError("std::bad_alloc"))[0] == "OOM"
+    assert explain(BadInput("no")) == ("INVALID_INPUT", "no")
+    assert explain(FloatingPointError("the model's\nlogits")) == ("CRASH", "FloatingPointError: the model's logits")
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_slow_phase_is_killed_with_all_its_children(requests: tuple[Request, ...], tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    stubborn = (
+        "import signal, os, time, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); child = os.fork();"
+        f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ');"
+        'print(\'{"event":"phase","phase":"warmup"}\', flush=True); time.sleep(600)'
+    )
+    start = time.monotonic()
+    with pytest.raises(JobFailed, match=r"TIMEOUT: warmup took longer than 0\.5 s"):
+        run_job(job(requests, warmup=0.5), command=script(stubborn))
+    assert time.monotonic() - start < 0.5 + client.GRACE_S + client.GONE_S
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert len(started) == 2
+    assert all(gone(pid) for pid in started)
+
+
+def test_a_real_load_over_its_deadline_is_a_timeout(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    with pytest.raises(JobFailed, match=r"TIMEOUT: load took longer than 0\.1 s"):
+        run_job(job(requests, sealed().folder, load=0.1))
+
+
+def test_a_job_is_cancelled_from_another_thread(requests: tuple[Request, ...]) -> None:
+    cancel = threading.Event()
+    timer = threading.Timer(0.3, cancel.set)
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(Cancelled):
+        run_job(job(requests), cancel=cancel, command=script("import time; time.sleep(600)"))
+    timer.join()
+    assert time.monotonic() - start < 5
+
+
+def test_the_runner_dies_with_its_supervisor(tmp_path: Path) -> None:
+    import subprocess
+
+    pid_file = tmp_path / "pid"
+    inner = (
+        "import os, time; from hardware_profiles.agent import runner;"
+        f"wait = lambda line: (open({str(pid_file)!r}, 'w').write(str(os.getpid())), time.sleep(600));"
+        "runner.decode_job = wait; runner.main()"
+    )
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-I', '-c', {inner!r}], stdin=subprocess.DEVNULL)"
+    supervisor = subprocess.Popen([sys.executable, "-I", "-c", outer])
+    end = time.monotonic() + 20
+    while time.monotonic() < end and not (pid_file.exists() and pid_file.read_text()):
+        time.sleep(0.02)
+    runner = int(pid_file.read_text())
+    supervisor.kill()
+    supervisor.wait()
+    while time.monotonic() < end and not gone(runner):
+        time.sleep(0.02)
+    assert gone(runner)
+
+
+class Paced:
+    """A session whose first-token times follow a list, then stay at the last."""
+
+    properties: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, times: list[float]) -> None:
+        self.times = times
+
+    def answer(self, question: object) -> Timing:
+        value = self.times.pop(0) if len(self.times) > 1 else self.times[0]
+        return timing(value)
+
+
+def timing(value: float, tokens: int = 1) -> Timing:
+    return Timing(
+        id="",
+        text="",
+        preprocess_ms=None,
+        vision_ms=None,
+        prefill_ms=None,
+        ttft_ms=value,
+        e2e_ms=value,
+        token_ms=(value,) * tokens,
+    )
+
+
+def test_warm_up_ends_when_medians_agree_and_is_bounded() -> None:
+    questions: list[object] = [object()]
+    assert warm_up(Paced([10.0]), questions) == 10  # type: ignore[arg-type]
+    assert warm_up(Paced([30.0] * 5 + [20.0] * 5 + [10.0] * 5 + [10.2]), questions) == 20  # type: ignore[arg-type]
+    assert warm_up(Paced([1.2**step for step in range(200)]), questions) == 60  # type: ignore[arg-type]
+
+
+def test_scatter_ignores_what_answer_length_explains() -> None:
+    assert scatter([timing(10), timing(10), timing(20, tokens=3), timing(20, tokens=3)]) == 0
+    assert scatter([timing(9), timing(11)]) == pytest.approx(0.02**0.5)
+    assert scatter([timing(9)]) == 0
+
+
+def test_probes_read_this_process(tmp_path: Path) -> None:
+    import resource
+
+    held = bytearray(64 << 20)
+    assert probes.memory_now_bytes() >= len(held)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert probes.memory_peak_bytes() == pytest.approx(peak, rel=0.1)
+    counter = tmp_path / "energy_uj"
+    assert probes.energy_uj(counter) == (None, "energy: this machine has no RAPL counter")
+    counter.write_text("1234\n")
+    assert probes.energy_uj(counter) == (1234, "")
+    counter.write_text("broken")
+    assert probes.energy_uj(counter)[0] is None

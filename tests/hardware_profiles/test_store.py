@@ -1,0 +1,128 @@
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hardware_profiles.store import Store
+from spaces.canonical import file_digest
+
+
+def folder_of(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+NAMES = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(lambda parts: "/".join(parts) + ".f")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(NAMES, st.binary(max_size=20), min_size=1, max_size=5))
+def test_what_is_put_comes_back(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    root = tmp_path_factory.mktemp("store")
+    store = Store(root / "store")
+    folder_of(root / "given", files)
+    entry = store.put("key", root / "given", stage="test", seconds=1.5, checks={"parity": 32})
+    assert store.get("key") == entry
+    store.checkout(entry, root / "back")
+    assert contents(root / "back") == files
+
+
+def test_equal_files_are_kept_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for key in ("one", "two"):
+        store.put(
+            key, folder_of(tmp_path / key, {"same": b"x" * 100, key: key.encode()}), stage="s", seconds=0, checks={}
+        )
+    assert sum(path.is_file() for path in (tmp_path / "store" / "blobs").rglob("*")) == 3
+
+
+def test_a_blob_is_named_by_its_digest_and_read_only(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = store.put("k", folder_of(tmp_path / "a", {"f": b"data"}), stage="s", seconds=0, checks={})
+    blob = next(path for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file())
+    assert blob.name == file_digest(blob) == entry.files["f"]
+    assert blob.stat().st_mode & 0o222 == 0
+
+
+def test_a_link_to_someone_elses_file_is_copied_not_taken(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    (tmp_path / "users.bin").write_bytes(b"weights")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "f").hardlink_to(tmp_path / "users.bin")
+    store.put("k", tmp_path / "a", stage="s", seconds=0, checks={})
+    (tmp_path / "users.bin").write_bytes(b"changed")
+    entry = store.get("k")
+    assert entry is not None
+    store.checkout(entry, tmp_path / "back")
+    assert (tmp_path / "back" / "f").read_bytes() == b"weights"
+
+
+def test_a_damaged_entry_counts_as_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.put("k", folder_of(tmp_path / "a", {"f": b"data"}), stage="s", seconds=0, checks={})
+    blob = next(path for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file())
+    blob.chmod(0o644)
+    blob.write_bytes(b"da")
+    assert store.get("k") is None
+    (tmp_path / "store" / "entries" / "k.json").write_text('{"key":')
+    assert store.get("k") is None
+    store.put("k", folder_of(tmp_path / "b", {"f": b"data"}), stage="s", seconds=0, checks={})
+    entry = store.get("k")
+    assert entry is not None
+    store.checkout(entry, tmp_path / "back")
+    assert contents(tmp_path / "back") == {"f": b"data"}
+
+
+def _put_forever(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    store = Store(root / "store")
+    number = 0
+    while True:
+        folder = folder_of(root / "work" / str(number), {"f": os.urandom(20_000), "g": str(number).encode()})
+        store.put(f"key{number}", folder, stage="s", seconds=0, checks={})
+        ready.set()
+        number += 1
+
+
+def test_a_process_killed_while_it_stores_leaves_whole_entries_only(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for attempt in range(10):
+        root = tmp_path / str(attempt)
+        ready = context.Event()
+        process = context.Process(target=_put_forever, args=(root, ready))
+        process.start()
+        assert ready.wait(20)
+        time.sleep(0.002 * attempt)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        store = Store(root / "store")
+        keys = [path.stem for path in (root / "store" / "entries").glob("key*.json")]
+        assert keys
+        for key in keys:
+            entry = store.get(key)
+            assert entry is not None
+            store.checkout(entry, root / "back" / key)
+            for name, sha in entry.files.items():
+                assert file_digest(root / "back" / key / name) == sha
+
+
+def test_scratch_of_a_dead_process_is_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    left = tmp_path / "store" / "tmp" / "999999999-1"
+    left.mkdir()
+    with store.scratch() as folder:
+        assert folder.is_dir()
+        assert not left.exists()
+    assert not folder.exists()

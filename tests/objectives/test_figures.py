@@ -1,0 +1,159 @@
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+
+from hardware_profiles.messages import Measurement, Timing
+from objectives.accuracy import accuracy, accuracy_slices, paired_difference, wilson
+from objectives.latency import LEAST_N, inter_token_ms, latency_figures, median, median_ranks
+from objectives.memory import memory_figure, size_figure
+from objectives.noise import LEAST_RELATIVE, half_width, noise_floor
+from objectives.trial import Figure
+from spaces.sample import Sample
+
+
+def timing(e2e: float, ttft: float = 2.0, tokens: int = 3) -> Timing:
+    marks = tuple(float(x) for x in np.linspace(ttft, e2e, tokens))
+    return Timing(
+        id="x", text="up", preprocess_ms=None, vision_ms=None, prefill_ms=None, ttft_ms=ttft, e2e_ms=e2e, token_ms=marks
+    )
+
+
+def measurement(*timings: Timing, verdict: str = "valid") -> Measurement:
+    return Measurement(
+        verdict=verdict,  # type: ignore[arg-type]
+        reasons=(),
+        provisional=True,
+        load_s=0.25,
+        first_ms=9.0,
+        warmup_answers=3,
+        timings=timings,
+        memory_peak_bytes=123_456_789,
+        memory_baseline_bytes=1,
+        energy_j=None,
+        properties={},
+    )
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_scipys(case: tuple[int, int]) -> None:
+    successes, n = case
+    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_accuracy_figure() -> None:
+    figure = accuracy([1.0] * 9 + [0.0])
+    assert figure.value == 0.9
+    assert figure.n == 10
+    assert figure.low is not None
+    assert figure.high is not None
+    assert figure.low < 0.9 < figure.high
+    assert accuracy([]) == Figure(value=None)
+    with pytest.raises(ValueError):
+        wilson(3, 2)
+
+
+def test_accuracy_slices() -> None:
+    samples = [
+        Sample(id=str(i), image=Path("x"), question="q", answers=("a",), fields={"kind": kind})
+        for i, kind in enumerate(["b", "a", "a"])
+    ]
+    slices = accuracy_slices(samples, [1.0, 0.0, 1.0], ["kind", "wording"])
+    assert list(slices["kind"]) == ["a", "b"]
+    assert slices["kind"]["a"] == accuracy([0.0, 1.0])
+    assert slices["wording"][""] == accuracy([1.0, 0.0, 1.0])
+
+
+def test_paired_difference_covers_the_true_difference() -> None:
+    """Coverage over many simulated pairs of raters whose true difference is known."""
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1000):
+        outcome = rng.choice(4, size=60, p=[0.8, 0.1, 0.04, 0.06])
+        first = {str(i): float(o in (0, 1)) for i, o in enumerate(outcome)}
+        second = {str(i): float(o in (0, 2)) for i, o in enumerate(outcome)}
+        figure = paired_difference(first, second)
+        assert figure.low is not None
+        assert figure.high is not None
+        covered += figure.low <= 0.06 <= figure.high
+    assert 930 <= covered <= 990
+
+
+def test_paired_difference_by_hand() -> None:
+    first = {"a": 1.0, "b": 1.0, "c": 0.0, "only": 1.0}
+    second = {"a": 1.0, "b": 0.0, "c": 0.0, "other": 1.0}
+    figure = paired_difference(first, second)
+    assert figure.n == 3
+    assert figure.value == pytest.approx(1 / 3)
+    cells = np.array([1.5, 1.5, 0.5, 0.5])  # alike (both outcomes), first better, second better, each with its half
+    p = (cells[1] - cells[2]) / 5 - 0  # Agresti-Min with 2 agreeing pairs: b* = 1.5, c* = 0.5, n* = 5
+    se = math.sqrt((cells[1] + cells[2]) - (cells[1] - cells[2]) ** 2 / 5) / 5
+    assert figure.low == pytest.approx(p - 1.959964 * se, abs=1e-6)
+    assert figure.high == pytest.approx(p + 1.959964 * se, abs=1e-6)
+    assert paired_difference({"a": 1.0}, {"b": 1.0}) == Figure(value=None)
+
+
+@pytest.mark.parametrize("n", [6, 11, 12, 25, 64, 301])
+def test_median_ranks_are_the_narrowest_with_the_confidence(n: int) -> None:
+    low, high = median_ranks(n)
+    assert high == n - 1 - low
+    assert 1 - 2 * binom.cdf(low, n, 0.5) >= 0.95
+    assert 1 - 2 * binom.cdf(low + 1, n, 0.5) < 0.95
+
+
+@pytest.mark.parametrize("draw", [lambda r: r.exponential(size=25), lambda r: r.standard_t(2, size=25)])
+def test_median_interval_covers_whatever_the_distribution(draw: Callable[[np.random.Generator], np.ndarray]) -> None:
+    rng = np.random.default_rng(11)
+    true = math.log(2) if draw(np.random.default_rng(0)).min() >= 0 else 0.0
+    figures = [median(list(draw(rng))) for _ in range(1000)]
+    covered = sum(f.low <= true <= f.high for f in figures if f.low is not None and f.high is not None)
+    assert covered >= 940
+
+
+def test_too_few_timings_have_no_median() -> None:
+    assert median([1.0] * (LEAST_N - 1)).value is None
+    figure = median([float(x) for x in range(1, 12)], between_processes=0.1)
+    assert figure == Figure(value=6.0, low=2 / 1.1, high=10 * 1.1, n=11)
+    with pytest.raises(ValueError):
+        median_ranks(5)
+
+
+def test_latency_figures() -> None:
+    figures = latency_figures(measurement(*[timing(10.0 + i) for i in range(11)]))
+    assert figures["latency_p50_ms"].value == 15.0
+    assert figures["ttft_p50_ms"].value == 2.0
+    assert figures["token_p50_ms"].value == pytest.approx((15.0 - 2.0) / 2)
+    assert figures["load_s"].value == 0.25
+
+
+def test_one_token_answers_have_no_time_between_tokens() -> None:
+    assert inter_token_ms(timing(3.0, 3.0, tokens=1)) is None
+    figures = latency_figures(measurement(*[timing(3.0, 3.0, tokens=1) for _ in range(20)]))
+    assert figures["token_p50_ms"].value is None
+    assert figures["latency_p50_ms"].value == 3.0
+
+
+def test_invalid_measurements_give_no_figures() -> None:
+    bad = measurement(*[timing(10.0)] * 20, verdict="invalid")
+    assert {figure.value for figure in latency_figures(bad).values()} == {None}
+    assert memory_figure(bad).value is None
+
+
+def test_memory_and_size_are_in_megabytes() -> None:
+    assert memory_figure(measurement()).value == pytest.approx(123.456789)
+    assert size_figure(2_500_000) == Figure(value=2.5, low=2.5, high=2.5, n=1)
+
+
+def test_noise_floor() -> None:
+    figures = [Figure(value=0.9, low=0.88, high=0.92), Figure(value=0.5, low=0.46, high=0.54), Figure(value=None)]
+    assert noise_floor(figures, relative=False) == pytest.approx(0.03)
+    assert noise_floor(figures, relative=True) == pytest.approx((0.02 / 0.9 + 0.04 / 0.5) / 2)
+    assert noise_floor([size_figure(9)], relative=True) == LEAST_RELATIVE
+    assert noise_floor([], relative=False) == 0.0
+    assert half_width(Figure(value=0.0, low=0.0, high=0.1), relative=True) is None

@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hardware_profiles.store import Store
+from search.build import StageTree, build_stage
+from spaces.candidate import Candidate
+from spaces.errors import BadInput
+from spaces.plugins import builtin
+from spaces.reader import load_space
+from spaces.sample import Sample
+from spaces.space import Space
+
+SAMPLE = Sample(id="1", image=Path("1.png"), question="what ?", answers=("that",))
+SAMPLES = {"train": (SAMPLE,), "calibration": (SAMPLE,)}
+DIGESTS = {"train": "t", "calibration": "c"}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    axes = {
+        "model": {"path": ["a", "b"]},
+        "pruning": {"ffn": [0, 0.5]},
+        "tuning": {"method": ["none", "lora"], "steps": [10, 20]},
+        "visual_tokens": {"keep": [1.0, 0.5]},
+        "quantization": {"weights": ["fp16", "int4"], "calibrated": [False, True]},
+        "prompt": {"template": ["{question}", "look . {question}"]},
+        "runtime": {"threads": [1, 2]},
+    }
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
+    return load_space(path, builtin())
+
+
+def tree(space: Space, seed: int = 0, train: str = "t", calibration: str = "c") -> StageTree:
+    return StageTree(space, SAMPLES, {"train": train, "calibration": calibration}, 8, seed)
+
+
+def test_candidates_share_stages_exactly_up_to_where_they_part(space: Space) -> None:
+    planned = tree(space)
+    order = ["model", "pruning", "tuning", "runtime", "visual_tokens", "quantization"]
+    bound = {"runtime.threads", "prompt.template"}
+    candidates = list(space.candidates())[:400:7]
+    for left in candidates:
+        for right in candidates[:20]:
+            names = {*left.values, *right.values} - bound
+            differing = {name.split(".")[0] for name in names if left.values.get(name) != right.values.get(name)}
+            first = min((order.index(axis) for axis in differing), default=len(order))
+            before = {stage.axis: stage.key for stage in planned.plan(left)}
+            after = {stage.axis: stage.key for stage in planned.plan(right)}
+            for axis in {*before} & {*after}:
+                assert (before[axis] == after[axis]) == (order.index(axis) < first), (axis, differing)
+
+
+def test_each_stage_takes_what_the_one_before_it_made(space: Space) -> None:
+    for candidate in list(space.candidates())[::31]:
+        stages = tree(space).plan(candidate)
+        assert stages[0].axis == "model"
+        assert [stage.input_key for stage in stages] == ["", *(stage.key for stage in stages[:-1])]
+
+
+def full(space: Space) -> Candidate:
+    return space.candidate(
+        {
+            "model.path": "a",
+            "pruning.ffn": 0.5,
+            "tuning.method": "lora",
+            "tuning.steps": 10,
+            "visual_tokens.keep": 0.5,
+            "quantization.weights": "int4",
+            "quantization.calibrated": True,
+            "prompt.template": "{question}",
+            "runtime.threads": 1,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "first_changed"),
+    [({"seed": 1}, "pruning"), ({"train": "other"}, "tuning"), ({"calibration": "other"}, "quantization")],
+)
+def test_what_a_stage_reads_is_in_its_key(space: Space, change: dict[str, object], first_changed: str) -> None:
+    before = tree(space).plan(full(space))
+    after = tree(space, **change).plan(full(space))  # type: ignore[arg-type]
+    same = [left.axis for left, right in zip(before, after, strict=True) if left.key == right.key]
+    axes = [stage.axis for stage in before]
+    expected = axes[: axes.index(first_changed)]
+    assert same == expected
+
+
+def test_a_changed_model_file_changes_every_key(space: Space) -> None:
+    before = tree(space).plan(full(space))
+    (space.folder / "a" / "config.json").write_text("changed")
+    after = tree(space).plan(full(space))
+    assert not {stage.key for stage in before} & {stage.key for stage in after}
+
+
+def test_a_stage_that_is_refused_leaves_nothing_in_the_store(space: Space, tmp_path: Path) -> None:
+    stage = tree(space).plan(full(space))[0]
+    with pytest.raises(BadInput):
+        build_stage(stage, tmp_path / "store")
+    assert Store(tmp_path / "store").get(stage.key) is None
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+    assert not list((tmp_path / "store" / "entries").iterdir())

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from search.study import NAME, Study, mend
+from spaces.errors import BadInput
+from spaces.plugins import builtin
+from spaces.reader import load_space
+from spaces.space import Space
+
+DIRECTIONS = ["maximize", "minimize"]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    path = tmp_path / "space.yaml"
+    axes = {
+        "model": {"path": ["a", "b"]},
+        "quantization": {"weights": ["fp16", "int8", "int4"], "group_size": [32, 64]},
+        "prompt": {"hint": [True, False]},
+    }
+    path.write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
+    return load_space(path, builtin())
+
+
+def in_optuna(journal: Path) -> list[optuna.trial.FrozenTrial]:
+    trials: list[optuna.trial.FrozenTrial] = optuna.load_study(
+        study_name=NAME, storage=JournalStorage(JournalFileBackend(str(journal)))
+    ).trials
+    return trials
+
+
+def test_every_candidate_is_asked_once_and_then_there_are_no_more(tmp_path: Path, space: Space) -> None:
+    study = Study(tmp_path / "journal", space, DIRECTIONS, seed=0)
+    seen = []
+    while asked := study.ask():
+        seen.append(asked.candidate.id)
+        study.tell(asked.number, [len(seen) % 5, len(seen) % 3], {})
+    assert sorted(seen) == sorted(candidate.id for candidate in space.candidates())
+
+
+def test_what_was_told_is_what_optuna_reads(tmp_path: Path, space: Space) -> None:
+    study = Study(tmp_path / "journal", space, DIRECTIONS, seed=0)
+    first, second, third = study.ask(), study.ask(), study.ask()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    study.tell(first.number, [0.9, 12.0], {"memory_peak_mb.max": -0.5})
+    study.tell(second.number, [0.8, 11.0], {"memory_peak_mb.max": 0.25})
+    study.fail(third.number, "OOM: 3 GB of 2", final=True)
+    trials = in_optuna(tmp_path / "journal")
+    assert trials[0].values == [0.9, 12.0]
+    assert trials[0].constraints == {"memory_peak_mb.max": -0.5}
+    assert trials[second.number].constraints == {"memory_peak_mb.max": 0.25}
+    assert trials[third.number].state is TrialState.FAIL
+    assert trials[third.number].user_attrs["reason"] == "OOM: 3 GB of 2"
+
+
+def test_a_reopened_study_knows_what_was_tried_and_what_was_left(tmp_path: Path, space: Space) -> None:
+    study = Study(tmp_path / "journal", space, DIRECTIONS, seed=0)
+    told, left = study.ask(), study.ask()
+    assert told is not None
+    assert left is not None
+    study.tell(told.number, [0.5, 1.0], {})
+    again = Study(tmp_path / "journal", space, DIRECTIONS, seed=0)
+    assert [number for number, _ in again.interrupted] == [left.number]
+    again.fail(left.number, "interrupted", final=False)
+    assert again.again(left.candidate.values)
+    asked = again.ask()
+    assert asked is not None
+    assert asked.candidate.id == left.candidate.id
+    seen = {told.candidate.id, asked.candidate.id}
+    while more := again.ask():
+        assert more.candidate.id not in seen
+        seen.add(more.candidate.id)
+        again.tell(more.number, [0.5, 1.0], {})
+    assert len(seen) == space.size
+
+
+def test_a_study_with_other_objectives_is_refused(tmp_path: Path, space: Space) -> None:
+    Study(tmp_path / "journal", space, DIRECTIONS, seed=0)
+    with pytest.raises((BadInput, ValueError)):
+        Study(tmp_path / "journal", space, ["minimize", "minimize"], seed=0)
+
+
+def test_a_journal_torn_at_any_byte_opens_again(tmp_path: Path, space: Space) -> None:
+    journal = tmp_path / "journal"
+    study = Study(journal, space, DIRECTIONS, seed=0)
+    for _ in range(3):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [0.5, 1.0], {})
+    content = journal.read_bytes()
+    last_line = content.rfind(b"\n", 0, -1) + 1
+    for cut in range(last_line - 40, len(content), 7):
+        journal.write_bytes(content[:cut])
+        whole = content[:cut].count(b"\n")
+        reopened = Study(journal, space, DIRECTIONS, seed=0)
+        assert reopened.ask() is not None
+        assert len(in_optuna(journal)) >= 3
+        assert journal.read_bytes().count(b"\n") > whole
+
+
+@given(st.lists(st.sampled_from([b'{"a":1}', b"{", b""]), max_size=4), st.binary(max_size=8))
+def test_mending_keeps_every_whole_line_before_the_tear(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], tail: bytes
+) -> None:
+    journal = tmp_path_factory.mktemp("mend") / "journal"
+    good = b'{"x":1}\n' * len(lines)
+    journal.write_bytes(good + tail.replace(b"\n", b"."))
+    mend(journal)
+    assert journal.read_bytes() == good

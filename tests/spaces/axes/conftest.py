@@ -1,0 +1,81 @@
+"""What the axis tests share: full choices, samples over the tiny images, a tiny export and its answers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spaces.axes import Axis, Choice, Samples, Value, runtime
+from spaces.axes.signal_stack import kept_signal_stack
+from spaces.sample import Sample
+
+Apply: TypeAlias = Callable[..., Path]
+COLOURS = ("red", "green", "blue", "ball", "box", "shape", "colour", "this")
+QUESTION = "what colour is this ?"
+
+
+def full_choice(axis: Axis, choice: Choice) -> dict[str, Value]:
+    return {knob: choice.get(knob, domain.default) for knob, domain in axis.domains.items()}
+
+
+@pytest.fixture(scope="session")
+def axis_samples(tiny_images: list[Path]) -> Samples:
+    rows = tuple(
+        Sample(id=str(number), image=image, question=QUESTION, answers=(COLOURS[number],))
+        for number, image in enumerate(tiny_images)
+    )
+    return {"train": rows, "calibration": rows}
+
+
+@pytest.fixture
+def apply(tmp_path: Path, axis_samples: Samples) -> Apply:
+    """Applies an axis to a folder and gives the new folder."""
+
+    def run(axis: Axis, source: Path, folder: str = "target", seed: int = 0, **choice: Value) -> Path:
+        target = tmp_path / folder
+        target.mkdir()
+        axis.apply(full_choice(axis, choice), source, target, axis_samples, seed)
+        return target
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("exported")
+    runtime.AXIS.apply(full_choice(runtime.AXIS, {}), tiny_checkpoint, target, {}, 0)
+    return target
+
+
+def genai_answers(folder: Path, images: list[Path], questions: list[str]) -> list[tuple[str, int]]:
+    """Greedy answers of the exported folder in f32, with the number of input tokens."""
+    import openvino
+    import openvino_genai
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    with kept_signal_stack():
+        pipeline = openvino_genai.VLMPipeline(str(folder), "CPU", **settings)
+        config = openvino_genai.GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=2)
+        answers = []
+        for path, question in zip(images, questions, strict=True):
+            pixels = openvino.Tensor(np.asarray(Image.open(path))[None])
+            result = pipeline.generate(question, images=[pixels], generation_config=config)
+            answers.append((result.texts[0].strip(), result.perf_metrics.get_num_input_tokens()))
+        del pipeline
+    return answers
+
+
+def vision_outputs(folder: Path, pixels: Any) -> Any:
+    """The (image, token, width) features that an exported folder's vision graph gives, in f32."""
+    import openvino
+
+    graph = folder / "openvino_vision_embeddings_model.xml"
+    with kept_signal_stack():
+        return openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(pixels)[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

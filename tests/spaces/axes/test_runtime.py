@@ -1,0 +1,127 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spaces.axes.checkpoint import load_strict
+from spaces.axes.runtime import AXIS, artifact_choice, execution
+from spaces.errors import StageFailed
+from tests.spaces.axes.conftest import Apply, contents, full_choice, genai_answers
+
+QUESTIONS = ["what is this ?", "what colour is this ?", "is this red ?", "what shape is this ball ?"] * 2
+
+
+def _torch_answers(folder: Path, images: list[Path], questions: list[str]) -> list[str]:
+    import torch
+    from transformers import AutoTokenizer
+
+    model = load_strict(folder)
+    words = AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for path, question in zip(images, questions, strict=True):
+        text = f"<bos>user : {'<image>' * 4}\n{question} assistant :"
+        ids = words(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        pixels = torch.from_numpy(np.asarray(Image.open(path), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        made = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, max_new_tokens=6, do_sample=False
+        )
+        answers.append(words.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    return answers
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_export_answers_like_its_torch_source(
+    tiny_checkpoint: Path, exported: Path, tiny_images: list[Path]
+) -> None:
+    expected = _torch_answers(tiny_checkpoint, tiny_images, QUESTIONS)
+    assert len(set(expected)) > 1
+    assert [text for text, _ in genai_answers(exported, tiny_images, QUESTIONS)] == expected
+
+
+def test_the_export_holds_graphs_and_json_only(exported: Path) -> None:
+    graphs = ["language_model", "text_embeddings_model", "vision_embeddings_model", "tokenizer", "detokenizer"]
+    assert {path.name for path in exported.iterdir()} == {
+        *(f"openvino_{graph}.{ending}" for graph in graphs for ending in ("xml", "bin")),
+        *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
+
+
+def test_a_second_export_has_the_same_bytes(tiny_checkpoint: Path, exported: Path, apply: Apply) -> None:
+    assert contents(apply(AXIS, tiny_checkpoint)) == contents(exported)
+
+
+def test_sizes_and_chat_template_are_put_where_genai_reads_them(
+    tiny_checkpoint: Path, exported: Path, apply: Apply, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    words, images = (json.loads((source / f"{name}_config.json").read_text()) for name in ("tokenizer", "preprocessor"))
+    (source / "chat_template.jinja").write_text(words.pop("chat_template"))
+    for name in ("size", "crop_size", "image_size", "patch_size"):
+        images.pop(name)
+    (source / "tokenizer_config.json").write_text(json.dumps(words))
+    (source / "preprocessor_config.json").write_text(json.dumps(images))
+    target = apply(AXIS, source)
+    for name in ("tokenizer_config.json", "preprocessor_config.json"):
+        assert json.loads((target / name).read_text()) == json.loads((exported / name).read_text())
+    assert not (target / "chat_template.jinja").exists()
+    assert "chat_template" not in json.loads((source / "tokenizer_config.json").read_text())
+
+
+def test_a_chat_template_for_lists_of_parts_is_refused(tiny_checkpoint: Path, apply: Apply, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    words = json.loads((source / "tokenizer_config.json").read_text())
+    words["chat_template"] = (
+        "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
+    )
+    (source / "tokenizer_config.json").write_text(json.dumps(words))
+    with pytest.raises(StageFailed, match="text-only template"):
+        apply(AXIS, source)
+
+
+def test_torch_gets_the_checkpoint_as_it_is(tiny_checkpoint: Path, apply: Apply) -> None:
+    assert contents(apply(AXIS, tiny_checkpoint, name="torch")) == contents(tiny_checkpoint)
+
+
+def test_execution_settings_do_not_reach_the_artifact() -> None:
+    choice = full_choice(AXIS, {"threads": 2, "inference_precision": "bf16"})
+    assert artifact_choice(choice) == {"name": "openvino"}
+    assert execution(choice) == {
+        "threads": 2,
+        "inference_precision": "bf16",
+        "kv_cache_precision": "f32",
+        "dynamic_quantization": "off",
+    }
+
+
+def test_an_export_and_a_compression_are_silent_and_call_nobody(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """In a process of its own: an attempt to connect ends it, and nothing may be printed or put in the home."""
+    for name in ("export", "int8", "home"):
+        (tmp_path / name).mkdir()
+    code = """
+import socket, sys
+def refuse(*_, **__): raise SystemExit("a connection was tried")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from pathlib import Path
+from spaces.axes import quantization, runtime
+checkpoint, export, int8 = map(Path, sys.argv[1:])
+runtime.AXIS.apply({"name": "openvino"}, checkpoint, export, {}, 0)
+quantization.AXIS.apply({"weights": "int8"}, export, int8, {}, 0)
+from openvino_telemetry import Telemetry
+sys.exit("telemetry is on" if Telemetry(app_name="x", tid="y", backend="ga4").consent else 0)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    folders = [str(folder) for folder in (tiny_checkpoint, tmp_path / "export", tmp_path / "int8")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *folders], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "home" / "intel").exists()
