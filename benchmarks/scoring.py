@@ -4,7 +4,8 @@ Each model is exported through the stage tree in each inference precision, and a
 example's search split. All ways take turns in one process, ROUNDS times after one untimed round; a way's rate is its
 median over rounds. ``ratio_one`` is against generate one by one, ``ratio_batch`` against its best batch size. ``cpu``
 holds the same ratios in processor time, which a busy machine distorts less. ``answers_equal`` is the share of items
-with the same text as torch one by one; for weights that were never trained it says little. Last line: one JSON object.
+with the same text as torch one by one; for weights that were never trained it says little. A bundle's session is loaded
+afresh for each round and asked its first questions untimed, as the runner does. Last line: one JSON object.
 """
 
 import argparse
@@ -12,8 +13,10 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from hardware_profiles.agent.runner import CHECKED
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Answer
 from hardware_profiles.runtimes import Question
@@ -23,41 +26,43 @@ from hardware_profiles.runtimes.torch import TorchRuntime
 from workbench import FAMILY, Workbench, workbench
 
 BATCHES = (8, 16, 32, 64)
-Way = Callable[[], list[Answer]]
+Way = Callable[[], list[Answer]]  # answers every question
+Ready = Callable[[], Way]  # untimed preparation
 Rates = dict[str, float]
 
 
-def ways(bench: Workbench, model: Path, questions: Sequence[Question], precisions: Sequence[str]) -> dict[str, Way]:
+def ways(bench: Workbench, model: Path, questions: Sequence[Question], precisions: Sequence[str]) -> dict[str, Ready]:
     plain = {"model.path": str(model)}
     torch = TorchRuntime().load(open_bundle(bench.bundle(f"{model.name}-torch", plain | {"runtime.name": "torch"})[0]))
-    found: dict[str, Way] = {
-        f"torch {size}": lambda size=size: torch.answer_many(questions, batch=size)  # type: ignore[misc]
-        for size in (1, *BATCHES)
-    }
+
+    def reference(size: int) -> Way:
+        return lambda: torch.answer_many(questions, batch=size)
+
+    def bundled(folder: Path) -> Way:
+        session = OpenVINORuntime().load(open_bundle(folder))
+        session.answer_many(questions[:CHECKED])
+        return lambda: session.answer_many(questions)
+
+    found: dict[str, Ready] = {f"torch {size}": partial(reference, size) for size in (1, *BATCHES)}
     for precision in precisions:
         values = plain | {"runtime.inference_precision": precision}
-        session = OpenVINORuntime().load(open_bundle(bench.bundle(f"{model.name}-{precision}", values)[0]))
-        found[precision] = lambda session=session: session.answer_many(questions)  # type: ignore[misc]
+        found[precision] = partial(bundled, bench.bundle(f"{model.name}-{precision}", values)[0])
     return found
 
 
-def race(
-    found: Mapping[str, Way], items: int, rounds: int
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+def race(found: Mapping[str, Ready], items: int, rounds: int) -> tuple[Rates, Rates, Rates]:
     """Items per second by wall and by processor time, and the share of answers equal to torch one by one."""
-    texts = {name: [answer.text for answer in way()] for name, way in found.items()}
+    texts = {name: [answer.text for answer in ready()()] for name, ready in found.items()}
     wall: dict[str, list[float]] = {name: [] for name in found}
     busy: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
-        for name, way in found.items():
+        for name, ready in found.items():
+            way = ready()
             start, started = time.perf_counter(), time.process_time()
             way()
             wall[name].append(items / (time.perf_counter() - start))
             busy[name].append(items / (time.process_time() - started))
-    equal = {
-        name: statistics.mean(a == b for a, b in zip(said, texts["torch 1"], strict=True))
-        for name, said in texts.items()
-    }
+    equal = {name: sum(map(str.__eq__, said, texts["torch 1"])) / items for name, said in texts.items()}
     return _medians(wall), _medians(busy), equal
 
 

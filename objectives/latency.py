@@ -1,17 +1,19 @@
 """Latency figures from the raw timings of a measurement: medians with distribution-free intervals."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from math import comb
 
 from hardware_profiles.messages import Measurement, Timing
+from objectives.accuracy import Z95
 from objectives.trial import Figure
 
 LEAST_N = 11
 """Least number of timings for a p50: MLPerf's binomial bound at confidence 0.99 (loadgen early stopping)."""
 
 BETWEEN_PROCESSES = 0.05
-"""Relative spread of a p50 between processes that is assumed where a device's own was not measured."""
+"""The spread of a p50 between processes that is assumed until a device's own is measured."""
 
 
 def latency_figures(measurement: Measurement, between_processes: float = BETWEEN_PROCESSES) -> dict[str, Figure]:
@@ -29,6 +31,18 @@ def latency_figures(measurement: Measurement, between_processes: float = BETWEEN
         "token_p50_ms": median(tokens, between_processes),
         "load_s": Figure(value=measurement.load_s, n=1),
     }
+
+
+def between_processes(references: Sequence[Measurement]) -> float:
+    """How far apart two processes' p50 of one bundle lie on this device, as a share: half a 95 % interval.
+
+    1.96 standard deviations of the logarithm of the p50 over repeated measurements of one bundle; with fewer than three
+    of them, ``BETWEEN_PROCESSES``.
+    """
+    p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in references if one.timings]
+    if len(p50) < 3:
+        return BETWEEN_PROCESSES
+    return math.expm1(Z95 * statistics.stdev(math.log(value) for value in p50))
 
 
 def inter_token_ms(timing: Timing) -> float | None:

@@ -12,7 +12,7 @@ from hardware_profiles.client import Cancelled, run_job
 from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request
 from hardware_profiles.store import Entry, Store
 from objectives.accuracy import accuracy, accuracy_slices
-from objectives.latency import latency_figures
+from objectives.latency import between_processes, latency_figures
 from objectives.memory import memory_figure, size_figure
 from objectives.metrics import METRICS
 from objectives.records import ScoredAnswer
@@ -144,7 +144,8 @@ class Evaluator:
         with _timed(progress, "measure", self._gate.quiet()):
             measurement = self._measurement(bundle)
         self._run.write_measurement(number, measurement)
-        progress.figures |= {**latency_figures(measurement), "memory_peak_mb": memory_figure(measurement)}
+        spread = between_processes(self._run.read_references())
+        progress.figures |= {**latency_figures(measurement, spread), "memory_peak_mb": memory_figure(measurement)}
         progress.labels = (("provisional",) if measurement.provisional else ()) + measurement.reasons
 
     def _measurement(self, bundle: Path) -> Measurement:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hardware_profiles.store import write_atomic
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports.front import floors_of, front, front_as_dict, objectives_of
@@ -80,7 +81,7 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
 def pick_and_rescore(
     path: Path, least: Mapping[str, float], most: Mapping[str, float], prefer: str, *, as_json: bool
 ) -> None:
-    """Pick a trial, score it on the holdout split, and print it.
+    """Pick a trial, score it on the holdout split, keep the outcome as ``pick.json`` and print it.
 
     Raises:
         BadInput: nothing fits the limits, or the run or its holdout split cannot be read.
@@ -92,8 +93,10 @@ def pick_and_rescore(
     number = picked.trial.number
     check = score_on_holdout(run, number, f"pick --prefer {prefer}")
     picked = with_holdout(picked, check)
+    found = pick_as_dict(picked) | {"run": str(path), "bundle": str(run.bundle(number))}
+    write_atomic(path / "pick.json", json.dumps(found, indent=1))
     if as_json:
-        print(json.dumps(pick_as_dict(picked) | {"run": str(path), "bundle": str(run.bundle(number))}))
+        print(json.dumps(found))
         return
     console = Console()
     console.print(pick_text(picked))

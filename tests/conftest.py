@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ("tests.project",)
+
 IMAGE_SIDE = 16
 PATCH = 8
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<image>")

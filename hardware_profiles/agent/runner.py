@@ -128,7 +128,12 @@ def _answer(job: Job, prompt: Prompt, session: Session, events: Events) -> None:
             timings = [session.answer(question) for question in questions]
             answers = [{"id": timing.id, "text": timing.text, "tokens": len(timing.token_ms)} for timing in timings]
         events.send("answers", answers=answers)
-    events.send("done", work_s=time.perf_counter() - start, memory_peak_bytes=probes.memory_peak_bytes())
+    events.send(
+        "done",
+        work_s=time.perf_counter() - start,
+        memory_peak_bytes=probes.memory_peak_bytes(),
+        properties=dict(session.properties),
+    )
 
 
 def _measure(

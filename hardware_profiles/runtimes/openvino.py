@@ -117,15 +117,17 @@ class OpenVINOSession:
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """See ``Session.answer_many``. Models without a batched engine are asked one by one."""
         from hardware_profiles.runtimes.openvino_batch import BatchedEngine
+        from hardware_profiles.runtimes.openvino_draft import DraftingEngine
 
         if self._batched is None and BatchedEngine.fits(self._folder):
-            self._batched = BatchedEngine(
+            self._batched = DraftingEngine(
                 self._folder, self._fit, self._pins, self._pipeline.get_tokenizer(), self._config
             )
         if self._batched is None:
             timings = [self.answer(question) for question in questions]
             return [Answer(id=timing.id, text=timing.text, tokens=len(timing.token_ms)) for timing in timings]
         answers: list[Answer] = self._batched.answer_many(questions)
+        self.properties["scoring.drafts"] = self._batched.note
         return answers
 
 

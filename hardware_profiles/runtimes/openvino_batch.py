@@ -56,19 +56,25 @@ class BatchedEngine:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return config.get("model_type") == "llava" and "image_seq_length" in config
 
-    def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answers in the order of ``questions``."""
+    def answer_many(self, questions: Sequence[Question]) -> tuple[list[Answer], list[float]]:
+        """Answers in the order of ``questions``, and each one's margin.
+
+        The margin of an answer is the least distance, over its tokens, between the best logit and the second best.
+        """
         prompts = self._tokens([question.prompt for question in questions])
         order = sorted(range(len(questions)), key=lambda row: len(prompts[row]))
         longest = len(prompts[order[-1]]) + self._visual_tokens
         answers: dict[int, Answer] = {}
+        margins: dict[int, float] = {}
         for rows in _batches(order, max(1, min(LANGUAGE_BATCH, LANGUAGE_TOKENS // longest))):
             visual = self._see([questions[row] for row in rows])
-            generated = self._generate(*self._lay_out([prompts[row] for row in rows], visual))
+            generated, distances = self._generate(*self._lay_out([prompts[row] for row in rows], visual))
             texts = self._tokenizer.decode([tokens.tolist() for tokens in generated])
-            for row, tokens, text in zip(rows, generated, texts, strict=True):
+            for row, tokens, text, distance in zip(rows, generated, texts, distances, strict=True):
                 answers[row] = Answer(id=questions[row].id, text=str(text), tokens=len(tokens))
-        return [answers[row] for row in range(len(questions))]
+                margins[row] = distance
+        every = range(len(questions))
+        return [answers[row] for row in every], [margins[row] for row in every]
 
     def _tokens(self, prompts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Token ids of each rendered chat, the image's place still one token."""
@@ -107,12 +113,13 @@ class BatchedEngine:
         self,
         embedded_BTD: npt.NDArray[np.float32],
         mask_BT: npt.NDArray[np.int64],
-    ) -> list[npt.NDArray[np.int64]]:
-        """Greedy tokens of each row, the end token included."""
+    ) -> tuple[list[npt.NDArray[np.int64]], list[float]]:
+        """Greedy tokens of each row, the end token included, and the least margin among them."""
         batch = len(mask_BT)
         position = np.maximum(mask_BT.cumsum(1) - 1, 0)
         beam = np.arange(batch, dtype=np.int32)
         made = np.zeros((batch, 0), np.int64)
+        margins = np.zeros((batch, 0), np.float32)
         self._language.reset_state()
         while True:
             self._language.infer(
@@ -122,10 +129,14 @@ class BatchedEngine:
             if not np.isfinite(logits).all():
                 raise FloatingPointError("the model's logits are not finite")
             made = np.concatenate([made, logits.argmax(-1)[:, None]], axis=1)
+            second, best = np.partition(logits, -2, axis=-1)[:, -2:].T
+            margins = np.concatenate([margins, (best - second)[:, None]], axis=1)
             ended = np.isin(made, self._ends)
             if made.shape[1] == self._cap or ended.any(1).all():
                 lengths = np.where(ended.any(1), ended.argmax(1) + 1, made.shape[1])
-                return [row[:length] for row, length in zip(made, lengths, strict=True)]
+                within = np.arange(made.shape[1]) < lengths[:, None]
+                least = np.where(within, margins, np.inf).min(1)
+                return [row[:length] for row, length in zip(made, lengths, strict=True)], least.tolist()
             self._embed.infer({0: np.ascontiguousarray(made[:, -1:])})
             embedded_BTD = self._embed.get_output_tensor(0).data
             mask_BT = np.concatenate([mask_BT, np.ones((batch, 1), np.int64)], axis=1)

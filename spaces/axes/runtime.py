@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from spaces.axes import Choice, Domain, Samples, Value
+from spaces.axes import Choice, Domain, Samples
 from spaces.axes.checkpoint import load_strict
 from spaces.axes.files import (
     DETOKENIZER,
@@ -26,8 +26,6 @@ from spaces.axes.layout import Layout
 from spaces.axes.model import weight_files
 from spaces.axes.quiet import quiet
 from spaces.errors import StageFailed
-
-EXECUTION_KNOBS = ("threads", "inference_precision", "kv_cache_precision")
 
 
 class Runtime:
@@ -66,7 +64,7 @@ class Runtime:
         return ()
 
     def apply(self, choice: Choice, source: Path, target: Path, samples: Samples, seed: int) -> None:  # noqa: ARG002
-        """Exports the checkpoint in ``source``; only ``name`` of the choice matters (see `artifact_choice`).
+        """Exports the checkpoint in ``source``; only ``name`` of the choice matters, the others are bound later.
 
         Raises:
             StageFailed: the checkpoint does not load strictly, its tokenizer has no OpenVINO form, or its chat template
@@ -76,16 +74,6 @@ class Runtime:
             link_all(source, target, (*SIDE_FILES, *weight_files(source)))
         else:
             _export(source, target)
-
-
-def artifact_choice(choice: Choice) -> dict[str, Value]:
-    """The part of a choice that reaches the artifact: candidates alike in it share the export."""
-    return {knob: value for knob, value in choice.items() if knob not in EXECUTION_KNOBS}
-
-
-def execution(choice: Choice) -> dict[str, Value]:
-    """The execution settings of a choice as the bundle's manifest pins them."""
-    return {**{knob: choice[knob] for knob in EXECUTION_KNOBS}, "dynamic_quantization": "off"}
 
 
 def _export(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hardware_profiles.bundle import Bundle
-from hardware_profiles.messages import Request
+from hardware_profiles.messages import Answer, Request
 from hardware_profiles.runtimes import Question, capabilities, find
 from hardware_profiles.runtimes.images import Fit, fitted, normalised, read_image
 from hardware_profiles.runtimes.openvino import device_properties, sections
@@ -162,6 +162,38 @@ def test_images_are_fitted_as_transformers_fits_them(tiny_checkpoint: Path, size
     expected = processor(Image.fromarray(pixels), return_tensors="np")
     ours = normalised([fitted(pixels, fit)], fit)
     np.testing.assert_allclose(ours, expected["pixel_values"], atol=1e-6)
+
+
+def test_doubtful_drafts_are_answered_as_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hardware_profiles.runtimes.openvino_draft import DraftingEngine
+
+    class Engine:
+        """Answers by number; in bf16 those divisible by 5 are wrong, and all margins change by 0.1."""
+
+        def __init__(self, folder: Path, fit: object, pins: dict[str, str], *rest: object) -> None:
+            self.shift = {"f32": 0.0, "bf16": 0.1}[pins["INFERENCE_PRECISION_HINT"]]
+            self.asked = 0
+
+        def answer_many(self, questions: list[Question]) -> tuple[list[Answer], list[float]]:
+            self.asked += len(questions)
+            numbers = [int(question.id) for question in questions]
+            texts = [f"wrong {n}" if self.shift and n % 5 == 0 else f"right {n}" for n in numbers]
+            answers = [Answer(id=str(n), text=text, tokens=1) for n, text in zip(numbers, texts, strict=True)]
+            return answers, [(0.05 if n % 5 == 0 else 2.0) + self.shift for n in numbers]
+
+    monkeypatch.setattr("hardware_profiles.runtimes.openvino_draft.BatchedEngine", Engine)
+    monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: ["FP32", "BF16"])
+    image = np.zeros((1, 1, 3), np.uint8)
+    questions = [Question(id=str(number), image_HWC=image, prompt="") for number in range(100)]
+    engine = DraftingEngine(Path(), None, {"INFERENCE_PRECISION_HINT": "f32"}, None, None)  # type: ignore[arg-type]
+    answers = engine.answer_many(questions[:10]) + engine.answer_many(questions[10:])
+    assert [answer.text for answer in answers] == [f"right {number}" for number in range(100)]
+    assert engine.tolerance == pytest.approx(0.2)
+    assert engine.note == "55 of 68 in bf16, by margins over 0.2"
+    assert engine._exact.asked == 32 + 13  # type: ignore[attr-defined]
+    pinned = DraftingEngine(Path(), None, {"INFERENCE_PRECISION_HINT": "bf16"}, None, None)  # type: ignore[arg-type]
+    assert pinned.answer_many(questions[:6])[5].text == "wrong 5"
+    assert pinned.note == "none"
 
 
 def test_an_image_that_is_none_is_refused_by_name(tmp_path: Path, tiny_images: list[Path]) -> None:

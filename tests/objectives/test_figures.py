@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, norm
 
 from hardware_profiles.messages import Measurement, Timing
 from objectives.accuracy import accuracy, accuracy_slices, paired_difference, wilson
-from objectives.latency import LEAST_N, inter_token_ms, latency_figures, median, median_ranks
+from objectives.latency import (
+    BETWEEN_PROCESSES,
+    LEAST_N,
+    between_processes,
+    inter_token_ms,
+    latency_figures,
+    median,
+    median_ranks,
+)
 from objectives.memory import memory_figure, size_figure
 from objectives.noise import LEAST_RELATIVE, half_width, noise_floor
 from objectives.trial import Figure
@@ -157,3 +165,12 @@ def test_noise_floor() -> None:
     assert noise_floor([size_figure(9)], relative=True) == LEAST_RELATIVE
     assert noise_floor([], relative=False) == 0.0
     assert half_width(Figure(value=0.0, low=0.0, high=0.1), relative=True) is None
+
+
+def test_the_spread_between_processes_is_that_of_the_logarithms() -> None:
+    p50 = [10.0, 11.0, 9.5, 10.4]
+    references = [measurement(*[timing(value)] * 11) for value in p50]
+    logs = np.log(np.array(p50))
+    expected = np.exp(norm.ppf(0.975) * np.sqrt(((logs - logs.mean()) ** 2).sum() / 3)) - 1
+    assert between_processes(references) == pytest.approx(expected)
+    assert between_processes(references[:2]) == BETWEEN_PROCESSES

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from spaces.axes import Samples, Value
+from spaces.axes import Samples, Value, visual_tokens
 from spaces.axes.quantization import AXIS, calibration_inputs, nearest_group
 from spaces.axes.signal_stack import kept_signal_stack
 from spaces.errors import StageFailed
@@ -179,3 +179,10 @@ def test_the_nearest_group_by_hand(widths: list[int], wanted: int, nearest: int 
 def test_a_checkpoint_is_refused(tiny_checkpoint: Path, apply: Apply) -> None:
     with pytest.raises(StageFailed, match="needs runtime"):
         apply(AXIS, tiny_checkpoint, weights="int8")
+
+
+def test_it_follows_a_cut_vision_graph(exported: Path, apply: Apply, tiny_images: list[Path]) -> None:
+    cut = apply(visual_tokens.AXIS, exported, "cut", keep=0.5)
+    small = apply(AXIS, cut, "small", weights="int4", group_size=32, calibrated=True)
+    plain, answers = (genai_answers(folder, tiny_images[:1], ["what is this ?"]) for folder in (exported, small))
+    assert answers[0][1] == plain[0][1] - 2

@@ -28,12 +28,15 @@ def test_the_stack_is_put_back_after_openvino_compiled(exported: Path) -> None:
     assert _stack() == before
 
 
+def _break_off_with(stack: _Stack) -> None:
+    with kept_signal_stack():
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None)
+        raise ZeroDivisionError
+
+
 def test_the_stack_is_put_back_after_an_error() -> None:
     memory = ctypes.create_string_buffer(1 << 16)
     before = _stack()
-    with pytest.raises(ZeroDivisionError), kept_signal_stack():
-        mine = _Stack(ctypes.addressof(memory), 0, len(memory))
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(mine), None)
-        assert _stack() != before
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        _break_off_with(_Stack(ctypes.addressof(memory), 0, len(memory)))
     assert _stack() == before
