@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
 
+from hardware_profiles.profile import local
 from hardware_profiles.store import Store
 from objectives.run import RunFolder
 from search.build import StageTree
@@ -66,6 +67,7 @@ def main() -> None:
                 gate=Gate(),
                 limits={},
                 stop=stop,
+                device=local(),
             )
             begun = time.monotonic()
             trial = evaluator.evaluate(Asked(number, space.candidate(values)), builder)

@@ -10,6 +10,7 @@ from threading import Event
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import Cancelled, run_job
 from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request
+from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Store
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.latency import between_processes, latency_figures
@@ -22,6 +23,7 @@ from objectives.trial import Figure, StageCost, Trial
 from search.bind import bind
 from search.build import StageTree
 from search.executors import Builder, Interrupted
+from search.feasibility import unfit
 from search.gate import Gate
 from search.study import Asked
 from spaces.errors import StageFailed
@@ -60,6 +62,7 @@ class Evaluator:
         gate: Gate,
         limits: Mapping[str, Mapping[str, float]],
         stop: Event,
+        device: Profile,
     ) -> None:
         self._run = run
         self._space = space
@@ -70,6 +73,7 @@ class Evaluator:
         self._gate = gate
         self.limits = limits
         self._stop = stop
+        self._device = device
 
     def evaluate(self, asked: Asked, builder: Builder) -> Trial:
         """The finished trial, also on disk; a candidate that cannot be built or run gives a failed one.
@@ -82,6 +86,8 @@ class Evaluator:
         state, reason = "complete", ""
         violated: tuple[str, ...] = ()
         try:
+            if unfitness := unfit(asked.candidate, self._space, self._device):
+                raise StageFailed(unfitness)
             bundle = self._build(asked, builder, progress)
             progress.figures["size_mb"] = size_figure(open_bundle(bundle, verify=False).size_bytes)
             self._score(asked.number, bundle, progress)

@@ -118,6 +118,7 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
         gate=gate,
         limits=config.limits,
         stop=stop,
+        device=local(),
     )
     builders = [Builder(store.root, stop) for _ in range(config.workers)]
     engine = Engine(
