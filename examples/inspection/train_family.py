@@ -85,7 +85,7 @@ class Recipe:
 
 RECIPES = {
     "n": Recipe(steps=900, sight_steps=300, batch=32, lr=3e-3, bf16=False),
-    "s": Recipe(steps=650, sight_steps=400, batch=32, lr=1.5e-3),
+    "s": Recipe(steps=800, sight_steps=400, batch=32, lr=1.5e-3),
     "m": Recipe(steps=850, sight_steps=400, batch=32, lr=1.2e-3),
     "l": Recipe(steps=1300, sight_steps=500, batch=32, lr=1e-3),
 }

@@ -2,7 +2,8 @@
 
 A greedy answer changes only where an error of the logits exceeds the distance of the best from the second best. The
 first questions are answered both ways; ``SAFETY`` times the largest change of a margin among them is the tolerance. A
-draft whose margin is below it is answered again as pinned. Where the CPU has no bf16 there are no drafts.
+draft whose margin is below it is answered again as pinned. There are no drafts where the CPU has no bf16, nor
+where the vision graph picks tokens by their values: a small error then picks others, and margins do not show it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ class DraftingEngine:
 
         self._exact = BatchedEngine(folder, fit, pins, tokenizer, config)
         self._draft: BatchedEngine | None = None
-        if pins[_PRECISION] == "f32" and "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if pins[_PRECISION] == "f32" and has_bf16 and not picks_tokens(folder):
             self._draft = BatchedEngine(folder, fit, {**pins, _PRECISION: "bf16"}, tokenizer, config)
         self._changes: list[float] = []
         self._drafted = self._repeated = 0
@@ -69,3 +71,11 @@ class DraftingEngine:
         _, drafted = draft.answer_many(questions)
         self._changes += [abs(one - other) for one, other in zip(exact, drafted, strict=True)]
         return answers
+
+
+def picks_tokens(folder: Path) -> bool:
+    """Whether the vision graph chooses among its tokens by their values."""
+    import openvino as ov
+
+    vision = ov.Core().read_model(folder / "openvino_vision_embeddings_model.xml")
+    return any(node.get_type_name() == "TopK" for node in vision.get_ops())

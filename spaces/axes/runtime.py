@@ -21,7 +21,7 @@ from spaces.axes.files import (
     read_json,
     write_json,
 )
-from spaces.axes.graphs import save_graph
+from spaces.axes.graphs import save_graph, save_half
 from spaces.axes.layout import Layout
 from spaces.axes.model import weight_files
 from spaces.axes.quiet import quiet
@@ -86,11 +86,11 @@ def _export(source: Path, target: Path) -> None:
         from optimum.intel.openvino.configuration import OVConfig
 
         export_from_model(
-            model, work, task="image-text-to-text", ov_config=OVConfig(dtype="fp16"), stateful=True, preprocessors=[]
+            model, work, task="image-text-to-text", ov_config=OVConfig(dtype="fp32"), stateful=True, preprocessors=[]
         )
         core = openvino.Core()
         for name in (LANGUAGE_MODEL, TEXT_EMBEDDINGS, VISION_EMBEDDINGS):
-            save_graph(core.read_model(work / f"{name}.xml"), target / f"{name}.xml")
+            save_half(core.read_model(work / f"{name}.xml"), target / f"{name}.xml")
     shutil.rmtree(work)
     _export_tokenizer(source, target)
     _write_side_files(source, target)

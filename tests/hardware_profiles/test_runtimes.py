@@ -182,6 +182,7 @@ def test_doubtful_drafts_are_answered_as_pinned(monkeypatch: pytest.MonkeyPatch)
             return answers, [(0.05 if n % 5 == 0 else 2.0) + self.shift for n in numbers]
 
     monkeypatch.setattr("hardware_profiles.runtimes.openvino_draft.BatchedEngine", Engine)
+    monkeypatch.setattr("hardware_profiles.runtimes.openvino_draft.picks_tokens", lambda folder: folder == Path("topk"))
     monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: ["FP32", "BF16"])
     image = np.zeros((1, 1, 3), np.uint8)
     questions = [Question(id=str(number), image_HWC=image, prompt="") for number in range(100)]
@@ -194,6 +195,8 @@ def test_doubtful_drafts_are_answered_as_pinned(monkeypatch: pytest.MonkeyPatch)
     pinned = DraftingEngine(Path(), None, {"INFERENCE_PRECISION_HINT": "bf16"}, None, None)  # type: ignore[arg-type]
     assert pinned.answer_many(questions[:6])[5].text == "wrong 5"
     assert pinned.note == "none"
+    picking = DraftingEngine(Path("topk"), None, {"INFERENCE_PRECISION_HINT": "f32"}, None, None)  # type: ignore[arg-type]
+    assert picking.note == "none"
 
 
 def test_an_image_that_is_none_is_refused_by_name(tmp_path: Path, tiny_images: list[Path]) -> None:

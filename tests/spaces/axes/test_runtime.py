@@ -119,3 +119,24 @@ sys.exit("telemetry is on" if Telemetry(app_name="x", tid="y", backend="ga4").co
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (tmp_path / "home" / "intel").exists()
+
+
+def test_the_export_holds_the_checkpoints_numbers_to_the_bit(tiny_checkpoint: Path, exported: Path) -> None:
+    import openvino
+    from safetensors.numpy import load_file
+
+    held: set[tuple[tuple[int, ...], bytes]] = set()
+    for graph in ("openvino_language_model", "openvino_text_embeddings_model", "openvino_vision_embeddings_model"):
+        for node in openvino.Core().read_model(exported / f"{graph}.xml").get_ops():
+            if node.get_type_name() == "Constant" and node.data.dtype in (np.float16, np.float32):
+                values = np.squeeze(node.data).astype(np.float32)
+                held.add((values.shape, values.tobytes()))
+    for name, weight in load_file(tiny_checkpoint / "model.safetensors").items():
+        if weight.ndim != 2:
+            continue
+        values = weight.astype(np.float32)
+        forms = (values, values.T)
+        assert any((form.shape, np.ascontiguousarray(form).tobytes()) in held for form in forms), name
+    frequencies = 10_000.0 ** (-np.arange(0, 32, 2) / np.float32(32))
+    close = [np.frombuffer(content, np.float32) for shape, content in held if shape == (16,)]
+    assert any(np.allclose(values, frequencies, rtol=1e-6, atol=0) for values in close)
