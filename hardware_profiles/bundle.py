@@ -1,13 +1,12 @@
 """The deployable folder: one runtime's model files and a manifest that pins how they run. Standard library only."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hardware_profiles.store import write_atomic
 from spaces.canonical import file_digest
 from spaces.errors import BadInput
 from spaces.prompting import QUESTION, Prompt
@@ -111,7 +110,7 @@ def seal(
     _parse(body, folder / MANIFEST)
     for name in files:
         _check_kind(folder, name, files)
-    _write(folder / MANIFEST, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / MANIFEST, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return Bundle(folder=folder, manifest=manifest)
 
 
@@ -221,23 +220,3 @@ def _check_settings(manifest: Manifest, where: Path) -> None:
     for name, holds in checks.items():
         if not holds:
             raise BadInput(f"{where} has a value for {name} that is out of range; export the bundle again.")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write through a temporary file in the same folder, so that ``path`` is whole or as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,5 +1,6 @@
 """From a search file to a run: everything is checked first, then the engine is put together."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -135,6 +136,7 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
         return engine.search()
     finally:
         engine.halt()
+        gc.collect()  # pools that were killed hang in cycles with their errors, and their semaphores with them
         settle(run, study, config.objectives, config.limits)
 
 
