@@ -16,7 +16,7 @@ from hardware_profiles.runtimes.images import Fit
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine
 
 CALIBRATION = 32  # questions
-SAFETY = 2.0
+SAFETY = 4.0
 _PRECISION = "INFERENCE_PRECISION_HINT"
 
 
