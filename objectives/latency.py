@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from math import comb
 
-from hardware_profiles.messages import Measurement, Timing
+from hardware_profiles.messages import Measurement
 from objectives.accuracy import Z95
 from objectives.trial import Figure
 
@@ -24,7 +24,7 @@ def latency_figures(measurement: Measurement, between_processes: float = BETWEEN
     if measurement.verdict == "invalid":
         return {name: Figure(value=None) for name in ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "load_s")}
     timings = measurement.timings
-    tokens = [gap for timing in timings if (gap := inter_token_ms(timing)) is not None]
+    tokens = [gap for timing in timings if (gap := timing.inter_token_ms) is not None]
     return {
         "latency_p50_ms": median([timing.e2e_ms for timing in timings], between_processes),
         "ttft_p50_ms": median([timing.ttft_ms for timing in timings], between_processes),
@@ -34,21 +34,31 @@ def latency_figures(measurement: Measurement, between_processes: float = BETWEEN
 
 
 def between_processes(references: Sequence[Measurement]) -> float:
-    """How far apart two processes' p50 of one bundle lie on this device, as a share: half a 95 % interval.
+    """How far another process's p50 of one bundle may lie from this one's on this device, as a share.
 
-    1.96 standard deviations of the logarithm of the p50 over repeated measurements of one bundle; with fewer than three
-    of them, ``BETWEEN_PROCESSES``.
+    Half a 95 % prediction interval of the logarithm of the p50 from repeated measurements of one bundle, but at least
+    ``BETWEEN_PROCESSES``: a few minutes show little of other hours.
     """
     p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in references if one.timings]
-    if len(p50) < 3:
+    n = len(p50)
+    if n < 3:
         return BETWEEN_PROCESSES
-    return math.expm1(Z95 * statistics.stdev(math.log(value) for value in p50))
+    half = student_975(n - 1) * statistics.stdev(math.log(value) for value in p50) * math.sqrt(1 + 1 / n)
+    return max(BETWEEN_PROCESSES, math.expm1(half))
 
 
-def inter_token_ms(timing: Timing) -> float | None:
-    """Mean time between the tokens of one answer, (E2E - TTFT) / (n - 1) in milliseconds; null with fewer than two."""
-    n = len(timing.token_ms)
-    return (timing.e2e_ms - timing.ttft_ms) / (n - 1) if n > 1 else None
+def student_975(freedom: int) -> float:
+    """The 0.975 quantile of Student's t, for two degrees of freedom or more.
+
+    Three terms of Abramowitz and Stegun 26.7.5 for four or more, the closed form for two, the table's value for three.
+    """
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (0.975 * 0.025 * 4))
+    if freedom == 3:
+        return 3.182446
+    z = Z95
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + math.fsum(term / freedom ** (power + 1) for power, term in enumerate(terms))
 
 
 def median(values: Sequence[float], between_processes: float = 0.0) -> Figure:

@@ -44,11 +44,21 @@ class HoldoutUse:
     time: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One repeated measurement of a run's reference trial. ``time`` is seconds since the epoch."""
+
+    trial: int
+    time: float
+    measurement: Measurement
+
+
 TRIAL = TypeAdapter(Trial)
 MEASUREMENT = TypeAdapter(Measurement)
 BASELINES = TypeAdapter(tuple[Baseline, ...])
 ANSWER = TypeAdapter(ScoredAnswer)
 USE = TypeAdapter(HoldoutUse)
+REFERENCE = TypeAdapter(Reference)
 
 
 def trial_as_json(trial: Trial) -> str:

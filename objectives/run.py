@@ -1,9 +1,11 @@
 """The run folder: where a search keeps settings, trials, answers and measurements, readable while it is written."""
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from objectives.records import (
     ANSWER,
     BASELINES,
     MEASUREMENT,
+    REFERENCE,
     USE,
     Baseline,
     HoldoutUse,
+    Reference,
     ScoredAnswer,
     trial_as_json,
     trial_from_json,
@@ -30,7 +34,7 @@ from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.run/1"
 _FOLDERS = ("trials", "answers", "measurements", "bundles")
-_MAY_CHANGE = frozenset({"file", "budget", "executor", "workers"})
+_MAY_CHANGE = frozenset({"file", "budget", "workers"})
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,20 @@ class RunFolder:
             raise BadInput(f"{path}: the run folder cannot be written to ({error.strerror}).") from None
         return run
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to write this run: one process searches in a run folder at a time.
+
+        Raises:
+            BadInput: another process holds it.
+        """
+        with (self.path / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"{self.path}: another search is writing this run; wait for it or use --run.") from None
+            yield
+
     @property
     def name(self) -> str:
         """The run's name: that of its settings, else of its folder."""
@@ -157,18 +175,18 @@ class RunFolder:
 
     def log_reference(self, number: int, measurement: Measurement) -> None:
         """Append a repeated measurement of the reference trial: what a p50 does on this device when nothing changes."""
-        record = {"trial": number, "time": time.time(), "measurement": MEASUREMENT.dump_python(measurement)}
-        _append(self._references, json.dumps(record, ensure_ascii=False, allow_nan=False))
+        reference = Reference(trial=number, time=time.time(), measurement=measurement)
+        _append(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
 
-    def read_references(self) -> tuple[Measurement, ...]:
-        """The reference trial's repeated measurements, oldest first; a line that a crash has torn is passed over."""
+    def read_references(self) -> tuple[Reference, ...]:
+        """The repeated measurements of the latest reference trial, oldest first; a torn line is passed over."""
         found = []
         for line in self._references.read_bytes().splitlines() if self._references.is_file() else ():
             try:
-                found.append(MEASUREMENT.validate_python(json.loads(line)["measurement"]))
-            except ValueError:
+                found.append(REFERENCE.validate_json(line))
+            except ValidationError:
                 continue
-        return tuple(found)
+        return tuple(one for one in found if one.trial == found[-1].trial)
 
     @property
     def _references(self) -> Path:
@@ -207,6 +225,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         "space": lambda s: s.get("space_id"),
         "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
         "device": lambda s: s.get("device"),
+        "model folders": lambda s: s.get("models"),
+        "versions of the tools": lambda s: s.get("versions"),
         "search settings": lambda s: {k: v for k, v in s.get("search", {}).items() if k not in _MAY_CHANGE},
     }
     return [name for name, read in parts.items() if not same(read)]

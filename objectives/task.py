@@ -1,17 +1,14 @@
 """A task: its YAML file and its evaluation sets, checked in full before any work starts."""
 
 import json
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hardware_profiles.runtimes.images import read_image
 from objectives.metrics import METRICS
 from spaces.canonical import canonical_json, digest, file_digest
 from spaces.errors import BadInput
@@ -19,9 +16,6 @@ from spaces.reader import load_yaml, refuse_unknown
 from spaces.sample import Sample
 
 SCHEMA = "vlmfront.task/1"
-MAX_PIXELS = 50_000_000
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +115,10 @@ def read_split(task: Task, split: str) -> tuple[Sample, ...]:
             raise BadInput(f"{where}: id {sample.id!r} stands on line {first_seen[sample.id]} already; make it unique.")
         first_seen[sample.id] = line
         if sample.image not in checked:
-            _check_image(sample.image, where)
+            try:
+                read_image(sample.image)
+            except BadInput as error:
+                raise BadInput(f"{where}: {error}") from None
             checked.add(sample.image)
         samples.append(sample)
     if not samples:
@@ -207,21 +204,3 @@ def _as_text(value: Any, where: str) -> str:
         return value if isinstance(value, str) else canonical_json(value)
     except ValueError:
         raise BadInput(f"{where}: NaN and infinities are no values.") from None
-
-
-def _check_image(path: Path, where: str) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadInput(f"{where}: {path} has more than {MAX_PIXELS:,} pixels; scale it down.")
-                image.load()
-    except FileNotFoundError:
-        raise BadInput(f"{where}: the image {path} is missing.") from None
-    except UnidentifiedImageError:
-        raise BadInput(f"{where}: {path} is no image that can be read ({', '.join(_FORMATS)}).") from None
-    except Image.DecompressionBombError:
-        raise BadInput(f"{where}: {path} has more than {MAX_PIXELS:,} pixels; scale it down.") from None
-    except _DECODE_ERRORS as error:
-        raise BadInput(f"{where}: the image {path} is damaged or cannot be read ({error}).") from None

@@ -1,21 +1,20 @@
 """The chart of the front as plain Plotly JSON; colours name the page's CSS variables (``var:ink``)."""
 
 import html
-from collections.abc import Sequence
-from pathlib import PurePath
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from objectives.records import Baseline
 from objectives.trial import Trial
 from reports.front import OBJECTIVES, Front, Objective
-from reports.words import figure_of, interval, model_name, with_unit
+from reports.words import figure_of, halves, interval, model_names, model_path, with_unit
 
 COLOURS = 6
 LOG_FROM = 8.0
 """From this ratio of largest to smallest on, a measured axis is logarithmic."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star")
-_NAMED_BASELINES = {"commonest_answer": "Always the commonest answer", "blank_image": "Best model, blank image"}
+NAMED_BASELINES = {"commonest_answer": "Always the commonest answer", "blank_image": "Best model, blank image"}
 
 
 def chart_axes(found: Front) -> tuple[Objective, Objective]:
@@ -25,17 +24,16 @@ def chart_axes(found: Front) -> tuple[Objective, Objective]:
     return (found.objectives[1] if len(found.objectives) > 1 else spare), up
 
 
-def model_order(trials: Sequence[Trial], listed: Sequence[str] = ()) -> tuple[str, ...]:
-    """Models by name, which gives them their colours: as ``listed`` (paths), then others by their largest bundle."""
-    known = list(dict.fromkeys(PurePath(path).name for path in listed))
+def model_order(trials: Sequence[Trial], listed: Sequence[str] = ()) -> dict[str, str]:
+    """The models' paths and names in the order of their colours: as ``listed``, then others by their largest bundle."""
     largest: dict[str, float] = {}
     for trial in trials:
-        name = model_name(trial.candidate)
-        largest[name] = max(largest.get(name, 0.0), figure_of(trial, "size_mb").value or 0.0)
-    return (*known, *sorted(largest.keys() - set(known), key=lambda name: (largest[name], name)))
+        path = model_path(trial.candidate)
+        largest[path] = max(largest.get(path, 0.0), figure_of(trial, "size_mb").value or 0.0)
+    return model_names([*listed, *sorted(largest.keys() - set(listed), key=lambda path: (largest[path], path))])
 
 
-def front_chart(found: Front, baselines: Sequence[Baseline], order: Sequence[str]) -> dict[str, Any]:
+def front_chart(found: Front, baselines: Sequence[Baseline], order: Mapping[str, str]) -> dict[str, Any]:
     """The scatter of all complete trials, the front as a step line; ``customdata`` of a point is its trial number."""
     across, up = chart_axes(found)
     members = found.trials
@@ -43,9 +41,8 @@ def front_chart(found: Front, baselines: Sequence[Baseline], order: Sequence[str
     spread = [value for trial in drawable if (value := _at(trial, across)) is not None]
     logarithmic = across.relative and bool(spread) and max(spread) / min(spread) >= LOG_FROM
     data = [_step(members, across, up)]
-    for name in order:
-        of_model = [trial for trial in drawable if model_name(trial.candidate) == name]
-        index = order.index(name)
+    for index, (path, name) in enumerate(order.items()):
+        of_model = [trial for trial in drawable if model_path(trial.candidate) == path]
         data.append(_points([t for t in of_model if t not in members], name, index, across, up, member=False))
         data.append(_points([t for t in of_model if t in members], name, index, across, up, member=True))
         data[-2]["showlegend"] = not data[-1]["x"]
@@ -75,7 +72,7 @@ def _points(
         "x": [_at(trial, across) for trial in trials],
         "y": [_at(trial, up) for trial in trials],
         "customdata": [trial.number for trial in trials],
-        "hovertext": [_hover(trial, across, up) for trial in trials],
+        "hovertext": [_hover(trial, name, across, up) for trial in trials],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "marker": {
             "color": colour,
@@ -123,12 +120,14 @@ def _step(members: Sequence[Trial], across: Objective, up: Objective) -> dict[st
     }
 
 
-def _hover(trial: Trial, across: Objective, up: Objective) -> str:
-    head = [f"<b>Trial {trial.number} · {html.escape(model_name(trial.candidate))}</b>"]
+def _hover(trial: Trial, name: str, across: Objective, up: Objective) -> str:
+    head = [f"<b>Trial {trial.number} · {html.escape(name)}</b>"]
     for objective in (up, across):
         figure = figure_of(trial, objective.name)
         head.append(f"{objective.label} <b>{with_unit(figure.value, objective)}</b> {interval(figure, objective)}")
-    knobs = [f"{html.escape(name)} = {html.escape(str(value))}" for name, value in trial.candidate.items()]
+    if parts := halves(trial):
+        head.append(html.escape(parts))
+    knobs = [f"{html.escape(knob)} = {html.escape(str(value))}" for knob, value in trial.candidate.items()]
     return "<br>".join([*head, "", *knobs])
 
 
@@ -154,7 +153,7 @@ def _add_baseline(layout: dict[str, Any], baseline: Baseline) -> None:
 
 def baseline_name(baseline: Baseline) -> str:
     """What a reader calls a baseline."""
-    return _NAMED_BASELINES.get(baseline.name, baseline.name.replace("_", " "))
+    return NAMED_BASELINES.get(baseline.name, baseline.name.replace("_", " "))
 
 
 def _axis(objective: Objective, scale: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from spaces.errors import BadInput
 def export(run: RunFolder, number: int, out: Path) -> Bundle:
     """Copy the bundle of a trial to the new folder ``out`` and verify every file against its manifest.
 
-    A manifest without measured figures gets those of the trial.
+    The copy's manifest carries the trial's measured figures.
 
     Raises:
         BadInput: no such trial, no bundle kept for it, one that is not what its manifest says, or ``out`` exists or
@@ -28,17 +28,17 @@ def export(run: RunFolder, number: int, out: Path) -> Bundle:
     manifest = open_bundle(source).manifest
     with new_folder(out) as draft:
         shutil.copytree(source, draft, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        if not manifest.measured:
-            seal(
-                draft,
-                runtime=manifest.runtime,
-                prompt=manifest.prompt,
-                max_new_tokens=manifest.max_new_tokens,
-                execution=manifest.execution,
-                candidate=manifest.candidate,
-                provenance=manifest.provenance,
-                measured={name: asdict(figure) for name, figure in trial.figures.items()},
-            )
+        draft.chmod(0o755)
+        seal(
+            draft,
+            runtime=manifest.runtime,
+            prompt=manifest.prompt,
+            max_new_tokens=manifest.max_new_tokens,
+            execution=manifest.execution,
+            candidate=manifest.candidate,
+            provenance=manifest.provenance,
+            measured={name: asdict(figure) for name, figure in trial.figures.items()},
+        )
         copied = open_bundle(draft).manifest
         if copied.files != manifest.files:
             raise BadInput(f"{source}: the bundle changed while it was copied; export it again.")

@@ -1,19 +1,25 @@
 """The front of a run: which trials belong to it, how sure that is, and how large a difference must be to count."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from objectives import pareto
+from objectives.accuracy import paired_difference
 from objectives.noise import noise_floor
+from objectives.run import RunFolder
 from objectives.trial import Figure, Trial
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
 
 DEFAULT_OBJECTIVES = ("accuracy", "latency_p50_ms")
+
+Scores: TypeAlias = Callable[[int], Mapping[str, float]]
+"""From a trial's number to its score of each item, by the item's id; empty where it was not scored."""
 
 LEAST_JUDGED = 3
 """Least number of intervals that a noise floor is taken from, where there are that many."""
@@ -87,13 +93,16 @@ def front(
     trials: Sequence[Trial],
     objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     floors: Mapping[str, float] | None = None,
+    scores: Scores | None = None,
 ) -> Front:
     """The epsilon-Pareto front of the complete trials that have every objective measured.
 
     Members differ from each other beyond the noise floor; of trials that do not, the one that is better in the other
     objectives stays, then the one with the lower number. A floor that is not given is the median half-width of the
     95 % intervals on the exact front (:func:`objectives.noise.noise_floor`), of all these trials while that front has
-    fewer than ``LEAST_JUDGED`` members.
+    fewer than ``LEAST_JUDGED`` members. With ``scores`` accuracy's comes from differences, as all trials answer the
+    same items: the median half-width of the paired differences' 95 % intervals between neighbours in accuracy on the
+    exact front, where it has two members or more.
 
     Raises:
         BadInput: for an objective that vlmfront does not know.
@@ -109,7 +118,10 @@ def front(
     known = {
         objective.name: noise_floor((trial.figures[objective.name] for trial in judged), relative=objective.relative)
         for objective in chosen
-    } | {name: floor for name, floor in (floors or {}).items() if name in objectives}
+    }
+    if scores is not None and "accuracy" in known and (differences := _neighbours(exact, scores)):
+        known["accuracy"] = noise_floor(differences, relative=False)
+    known |= {name: floor for name, floor in (floors or {}).items() if name in objectives}
     epsilon = np.array([math.log1p(known[o.name]) if o.relative else known[o.name] for o in chosen])
     mask = pareto.nondominated(values, feasible, epsilon)
     low, high = _ends(scored, chosen)
@@ -122,6 +134,20 @@ def front(
         dominated=tuple(trial for trial, on in zip(scored, mask, strict=True) if not on),
         probabilities={trial.number: float(p) for trial, p in zip(scored, chance, strict=True)},
     )
+
+
+def scores_of(run: RunFolder) -> Scores:
+    """The scores in a run's answers, read when they are asked for; damaged ones raise :class:`BadInput`."""
+
+    def read(number: int) -> dict[str, float]:
+        try:
+            return {answer.id: answer.score for answer in run.read_answers(number)}
+        except (OSError, ValueError):
+            raise BadInput(
+                f"{run.path / 'answers'}: the answers of trial {number} cannot be read; move them away."
+            ) from None
+
+    return read
 
 
 def objectives_by_name(names: Sequence[str]) -> tuple[Objective, ...]:
@@ -163,14 +189,17 @@ def trial_as_dict(trial: Trial) -> dict[str, Any]:
     }
 
 
-def floors_of(settings: Mapping[str, Any]) -> dict[str, float]:
-    """The noise floors given in a run's settings (``search.noise_floor``); others come from its figures."""
-    return dict(settings.get("search", {}).get("noise_floor") or {})
-
-
 def objectives_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a run's objectives (``search.objectives`` in its settings)."""
     return tuple(settings.get("search", {}).get("objectives") or DEFAULT_OBJECTIVES)
+
+
+def _neighbours(trials: Sequence[Trial], scores: Scores) -> list[Figure]:
+    """The paired differences between neighbours in accuracy; without those that share no item."""
+    ranked = sorted(trials, key=lambda trial: (trial.figures["accuracy"].value or 0.0, trial.number))
+    by_item = [scores(trial.number) for trial in ranked] if len(ranked) > 1 else []
+    found = [paired_difference(better, worse) for worse, better in pairwise(by_item)]
+    return [figure for figure in found if figure.value is not None]
 
 
 def _is_scored(trial: Trial, objectives: Sequence[Objective]) -> bool:

@@ -9,40 +9,34 @@ from typing import Any
 
 from hardware_profiles.store import write_atomic
 from objectives import pareto
+from objectives.folders import refuse_read_only
 from objectives.records import Baseline, HoldoutUse
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports import tables
-from reports.charts import chart_axes, front_chart, model_order
-from reports.front import Front, Objective, as_values, floors_of, front, objectives_of
-from reports.markup import Html, element, join
-from reports.words import duration, figure_of, floor_in_words, number, with_unit
+from reports.charts import NAMED_BASELINES, chart_axes, front_chart, model_order
+from reports.front import Front, Objective, as_values, front, objectives_of, scores_of
+from reports.markup import Html, card, element, join
+from reports.method import method
+from reports.words import MOST_PARTS, duration, figure_of, floor_in_words, number, with_unit
+from spaces.errors import BadInput
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _MOST_DETAILS = 1000
-_NOTES = """\
-Every figure is of the deployed bundle: the exported, compressed model with its prompt, in its own runtime.
-Accuracy is normalised exact match on the search split, with Wilson's 95 % interval. \
-That split guides the search, so the best figures flatter; pick scores its choice again on the holdout split.
-Latency is the median time of a whole answer in a fresh process, over at least 11 timed answers after warm-up. \
-Its 95 % interval comes from order statistics, widened for the spread between processes.
-Provisional: measured in one process only.
-A trial is on the front if no other is at least as good in every objective up to the noise floor, \
-which is the median half-width of the front's intervals. So a pale point may lie above the line: by less than the floor.
-P(front) is the probability that no other trial dominates this one when all figures vary within their intervals \
-(2000 draws, independent).
-Memory is the peak resident memory of the measuring process; a megabyte is 10⁶ bytes.
-""".splitlines()
 
 
 def write_report(run: RunFolder) -> Path:
     """Write ``report.html`` into a run folder, finished or still being written, and give its path.
 
     Raises:
-        BadInput: a file of the run is damaged.
+        BadInput: a file of the run is damaged, or the folder cannot be written to.
     """
     path = run.path / "report.html"
-    write_atomic(path, report_html(run))
+    try:
+        refuse_read_only(run.path)
+        write_atomic(path, report_html(run))
+    except OSError as error:
+        raise BadInput(f"{path}: the report cannot be written ({error.strerror or error}).") from None
     return path
 
 
@@ -51,7 +45,7 @@ def report_html(run: RunFolder) -> str:
     from plotly.offline import get_plotlyjs
 
     trials = run.read_trials()
-    found = front(trials, objectives_of(run.settings), floors_of(run.settings))
+    found = front(trials, objectives_of(run.settings), scores=scores_of(run))
     baselines, uses = run.read_baselines(), run.holdout_uses()
     assets = files("reports") / "assets"
     head = element(
@@ -82,14 +76,14 @@ def _sections(
     complete = [*found.trials, *found.dominated]
     order = _model_order(run, found)
     fields = tables.slice_fields(complete)
-    columns = {field: values for field, values in fields.items() if len(values) <= tables.MOST_COLUMNS}
+    columns = {field: values for field, values in fields.items() if len(values) <= MOST_PARTS}
     shared = tables.shared_labels(complete)
     common = f" Holds for every trial: {'; '.join(shared)}." if shared else ""
     wide = {field: values for field, values in fields.items() if field not in columns}
     sections = [_header(run, trials, found), _tiles(trials, found), _chart(trials, found, order)]
     if found.members:
         sections.append(
-            _card(
+            card(
                 "On the front",
                 f"Members differ from one another beyond the noise floor. Choose a row to see it in the chart.{common}",
                 tables.trials_table(found.trials, found, order, columns, shared, states=False),
@@ -97,15 +91,14 @@ def _sections(
         )
         for field, values in wide.items():
             note = "Front members only. Point at a cell for its 95 % interval and number of items."
-            sections.append(_card(f"Accuracy by {field}", note, tables.slice_table(field, values, found.trials, order)))
-    if baselines:
-        note = "What the task gives away without looking. A configuration must be well above both."
-        sections.append(_card("Baselines", note, tables.baselines_table(baselines, columns)))
+            sections.append(card(f"Accuracy by {field}", note, tables.slice_table(field, values, found.trials, order)))
+    if baselines or found.members:
+        sections.append(_baselines(baselines, columns))
     sections += [
         _time(trials),
         _failures(trials),
         _all_trials(trials, found, order, columns, shared),
-        _method(run, found, uses),
+        method(run, found, uses),
     ]
     return [section for section in sections if section]
 
@@ -132,7 +125,7 @@ def _header(run: RunFolder, trials: Sequence[Trial], found: Front) -> Html:
     )
 
 
-def _model_order(run: RunFolder, found: Front) -> tuple[str, ...]:
+def _model_order(run: RunFolder, found: Front) -> dict[str, str]:
     knobs = run.settings.get("space", {}).get("knobs", {})
     listed = knobs.get("model.path", ()) if isinstance(knobs, Mapping) else ()
     return model_order([*found.trials, *found.dominated], [str(path) for path in listed])
@@ -190,10 +183,10 @@ def _tile(what: str, value: str, more: str, unit: str = "") -> Html:
     return element("div", *[element("div", text, class_=name) for name, text in parts], class_="tile")
 
 
-def _chart(trials: Sequence[Trial], found: Front, order: Sequence[str]) -> Html:
+def _chart(trials: Sequence[Trial], found: Front, order: Mapping[str, str]) -> Html:
     if not found.members:
         waiting = element("p", "The front appears here once a trial is complete.", class_="empty")
-        return _card("The front", None, waiting)
+        return card("The front", None, waiting)
     knee = found.trials[pareto.knee(as_values(found.trials, found.objectives))]
     known = [trial for trial in trials if trial.number in found.probabilities][:_MOST_DETAILS]
     panels = [tables.detail(trial, found, order, shown=trial is knee) for trial in known]
@@ -205,7 +198,16 @@ def _chart(trials: Sequence[Trial], found: Front, order: Sequence[str]) -> Html:
     chart = element(
         "div", element("div", id_="front-chart"), element("aside", *panels, class_="detail"), class_="split"
     )
-    return _card("The front", note, chart)
+    return card("The front", note, chart)
+
+
+def _baselines(baselines: Sequence[Baseline], columns: Mapping[str, Sequence[str]]) -> Html:
+    known = {line.name for line in baselines}
+    absent = [shown.lower() for name, shown in NAMED_BASELINES.items() if name not in known]
+    note = "What the task gives away without looking. A configuration must be well above it."
+    if absent:
+        note += f" Missing so far: {' and '.join(absent)}; a search works this out when it ends."
+    return card("Baselines", note, *([tables.baselines_table(baselines, columns)] if baselines else []))
 
 
 def _time(trials: Sequence[Trial]) -> Html | None:
@@ -216,19 +218,24 @@ def _time(trials: Sequence[Trial]) -> Html | None:
         element("span", element("span", element("i"), class_="bar"), "spent", class_="key"),
         element("span", element("span", element("i", class_="saved"), class_="bar"), "saved by reuse", class_="key"),
     )
-    return _card("Where the time went", keys, tables.time_table(totals))
+    note = (
+        "Wall time, summed over all trials and workers, so it may exceed the time used. Overhead is what building took "
+        "beyond its stages: process start, imports, the artifact store, binding the bundle, a stage that failed. "
+        "Not in here: baselines and the repeated measurements of the reference trial."
+    )
+    return card("Where the time went", join(note, element("br"), keys), tables.time_table(totals))
 
 
 def _failures(trials: Sequence[Trial]) -> Html | None:
     table = tables.failures_table(trials)
     note = "A trial that fails is a result too: the search learns from it and goes on."
-    return _card("Left out, and why", note, table) if table else None
+    return card("Left out, and why", note, table) if table else None
 
 
 def _all_trials(
     trials: Sequence[Trial],
     found: Front,
-    order: Sequence[str],
+    order: Mapping[str, str],
     columns: Mapping[str, Sequence[str]],
     shared: Sequence[str],
 ) -> Html | None:
@@ -244,35 +251,7 @@ def _all_trials(
         element("select", *states, id_="filter-state", aria_label="State"),
         class_="tools",
     )
-    return _card("All trials", None, tools, tables.trials_table(trials, found, order, columns, shared, states=True))
-
-
-def _method(run: RunFolder, found: Front, uses: Sequence[HoldoutUse]) -> Html:
-    floors = "; ".join(
-        f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives if found.members
-    )
-    notes = [*_NOTES, f"Noise floor: {floors}."] if floors else [*_NOTES]
-    warnings = []
-    if uses:
-        listed = "; ".join(f"{use.purpose} (trial {', '.join(map(str, use.trials)) or '?'})" for use in uses)
-        notes.append(f"Uses of the holdout split so far: {listed}.")
-    if any(use.repeat for use in uses):
-        text = "The holdout split was used more than once in this run: later figures on it are no longer unbiased."
-        warnings.append(element("p", text, class_="warn"))
-    versions = run.settings.get("versions", {})
-    line = (
-        " · ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, Mapping) else ""
-    )
-    card = _card(
-        "How to read this", None, *warnings, element("ul", *[element("li", note) for note in notes], class_="method")
-    )
-    return join(card, element("footer", f"Space {run.settings.get('space_id', 'unknown')}. {line}"))
-
-
-def _card(title: str, note: str | Html | None, *content: Html) -> Html:
-    return element(
-        "section", element("h2", title), element("p", note, class_="note") if note else None, *content, class_="card"
-    )
+    return card("All trials", None, tools, tables.trials_table(trials, found, order, columns, shared, states=True))
 
 
 def _data(id_: str, value: Any) -> Html:

@@ -35,3 +35,10 @@ def join(*children: object) -> Html:
             child if isinstance(child, Html) else html.escape(str(child)) for child in children if child is not None
         )
     )
+
+
+def card(title: str, note: str | Html | None, *content: Html) -> Html:
+    """A section of the page: its title, a note in small print, and what it holds."""
+    return element(
+        "section", element("h2", title), element("p", note, class_="note") if note else None, *content, class_="card"
+    )

@@ -9,10 +9,7 @@ from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
 from reports.front import OBJECTIVES, Front
 from reports.markup import Html, element, join
-from reports.words import describe, duration, figure_of, interval, model_name, number
-
-MOST_COLUMNS = 3
-"""A slice field with more values than this gets a table of its own instead of columns."""
+from reports.words import describe, duration, figure_of, interval, model_path, number, value_name
 
 _FIGURES = ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "memory_peak_mb", "size_mb")
 _HEADS = {
@@ -40,7 +37,7 @@ class StageTotal:
 def trials_table(
     trials: Sequence[Trial],
     found: Front,
-    order: Sequence[str],
+    order: Mapping[str, str],
     fields: Mapping[str, Sequence[str]],
     shared: Sequence[str],
     *,
@@ -48,7 +45,8 @@ def trials_table(
 ) -> Html:
     """A sortable table, a row for each trial.
 
-    ``order``: models by colour; ``fields``: slices that have columns; ``shared``: labels that rows do not repeat.
+    ``order``: models by colour (:func:`reports.charts.model_order`);
+    ``fields``: slices that have columns; ``shared``: labels that rows do not repeat.
     """
     accuracy = OBJECTIVES["accuracy"]
     heads = [_head("Trial"), _head("State", num=False) if states else None, _head("Configuration", num=False)]
@@ -77,7 +75,7 @@ def trials_table(
     return _table(heads, rows, "sortable", "all-trials" if states else "front-table")
 
 
-def detail(trial: Trial, found: Front, order: Sequence[str], *, shown: bool) -> Html:
+def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool) -> Html:
     """Everything about one trial, for the panel beside the chart."""
     figures = [
         (objective.label, f"{number(figure.value, objective)} {objective.unit}".strip())
@@ -87,11 +85,11 @@ def detail(trial: Trial, found: Front, order: Sequence[str], *, shown: bool) -> 
     if trial.number in found.probabilities:
         figures.append(("P(front)", f"{found.probabilities[trial.number]:.2f}"))
     slices = [
-        (value.replace("_", " ") or "none", number(figure.value, OBJECTIVES["accuracy"]))
+        (value_name(value), number(figure.value, OBJECTIVES["accuracy"]))
         for field, values in trial.slices.items()
         for value, figure in values.items()
     ]
-    model, *rest = describe(trial.candidate)
+    model, *rest = describe(trial.candidate, order)
     knobs = _pairs([(name, str(value)) for name, value in trial.candidate.items()])
     parts = [
         element("h3", _dot(trial, order), f"Trial {trial.number} · {model}"),
@@ -104,7 +102,7 @@ def detail(trial: Trial, found: Front, order: Sequence[str], *, shown: bool) -> 
     return element("div", *parts, data_detail=trial.number, hidden=not shown)
 
 
-def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], order: Sequence[str]) -> Html:
+def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], order: Mapping[str, str]) -> Html:
     """Accuracy of trials by the values of one field, shaded by the share above the lowest one shown."""
     known = [f.value for t in trials for f in t.slices.get(field, {}).values() if f.value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -124,7 +122,10 @@ def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], orde
 
 
 def stage_totals(trials: Sequence[Trial]) -> tuple[StageTotal, ...]:
-    """Cost by stage in the order in which they run; then scoring, measuring and waiting."""
+    """Cost by stage in the order in which they run; then overhead, scoring, measuring and waiting.
+
+    Overhead is what building took beyond the stages built: process start, imports, the store, binding, a failed stage.
+    """
     built: defaultdict[str, list[float]] = defaultdict(list)
     reused: defaultdict[str, list[float]] = defaultdict(list)
     names: dict[str, None] = {}
@@ -134,6 +135,8 @@ def stage_totals(trials: Sequence[Trial]) -> tuple[StageTotal, ...]:
             (reused if stage.reused else built)[stage.name].append(stage.seconds)
     in_order = sorted(names, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
     totals = [_total(name, built[name], reused[name]) for name in in_order]
+    overhead = [rest for trial in trials if (rest := _overhead(trial)) > 0]
+    totals += [_total("overhead", overhead, [])] if overhead else []
     for phase, name in (("score", "scoring"), ("measure", "measuring"), ("wait", "waiting")):
         spent = [trial.seconds[phase] for trial in trials if trial.seconds.get(phase)]
         if spent:
@@ -226,6 +229,10 @@ def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
     return {field: tuple(sorted(values)) for field, values in found.items() if len(values) > 1}
 
 
+def _overhead(trial: Trial) -> float:
+    return trial.seconds.get("build", 0.0) - sum(stage.seconds for stage in trial.stages if not stage.reused)
+
+
 def _total(name: str, built: Sequence[float], reused: Sequence[float]) -> StageTotal:
     return StageTotal(name=name, built=len(built), reused=len(reused), spent=sum(built), saved=sum(reused))
 
@@ -237,7 +244,7 @@ def _table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str, id_:
 
 def _slice_heads(fields: Mapping[str, Sequence[str]], *, sort: bool) -> list[Html]:
     pairs = [(field, value) for field, values in fields.items() for value in values]
-    return [_head(value.replace("_", " ") or "none", field, sort=sort) for field, value in pairs]
+    return [_head(value_name(value), field, sort=sort) for field, value in pairs]
 
 
 def _head(text: str, below: str = "", *, num: bool = True, sort: bool = True, title: str | None = None) -> Html:
@@ -257,8 +264,8 @@ def _key(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def _configuration(trial: Trial, order: Sequence[str]) -> Html:
-    model, *rest = describe(trial.candidate)
+def _configuration(trial: Trial, order: Mapping[str, str]) -> Html:
+    model, *rest = describe(trial.candidate, order)
     name = element("span", _dot(trial, order), model, class_="model")
     short = " · ".join(phrase if len(phrase) <= 32 else f"{phrase[:30].rstrip()}…" for phrase in rest)
     phrases = element("div", short, class_="phrases", title=" · ".join(rest))
@@ -269,9 +276,9 @@ def _chips(phrases: Sequence[str]) -> list[Html]:
     return [element("span", phrase, class_="chip", title=phrase if len(phrase) > 30 else None) for phrase in phrases]
 
 
-def _dot(trial: Trial, order: Sequence[str]) -> Html:
-    name = model_name(trial.candidate)
-    colour = f"var(--m{order.index(name) % COLOURS})" if name in order else "var(--muted)"
+def _dot(trial: Trial, order: Mapping[str, str]) -> Html:
+    path = model_path(trial.candidate)
+    colour = f"var(--m{list(order).index(path) % COLOURS})" if path in order else "var(--muted)"
     return element("span", class_="dot", style=f"background:{colour}")
 
 

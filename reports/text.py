@@ -1,5 +1,7 @@
 """The front and a pick as tables for a terminal. Text from a run is shown as it is, never read as markup."""
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -9,13 +11,22 @@ from rich.text import Text
 from objectives.trial import Figure, Trial
 from reports.front import OBJECTIVES, Front, Objective
 from reports.pick import Pick
-from reports.words import describe, figure_of, floor_in_words, interval, number
+from reports.words import (
+    describe,
+    figure_of,
+    floor_in_words,
+    halves,
+    interval,
+    model_names,
+    model_path,
+    number,
+)
 
 _EXTRA = ("memory_peak_mb", "size_mb")
 
 
 def front_table(found: Front) -> RenderableType:
-    """The members' figures, one line each, then their configurations and the noise floor; fits 80 columns."""
+    """The members' figures, then their configurations with accuracy by half, then the noise floor; fits 80 columns."""
     if not found.members:
         return Text("No trial is complete yet, so there is no front.")
     shown = [*found.objectives, *(OBJECTIVES[name] for name in _EXTRA if OBJECTIVES[name] not in found.objectives)]
@@ -25,11 +36,14 @@ def front_table(found: Front) -> RenderableType:
         table.add_column(Text(f"{objective.label}\n{objective.unit}".rstrip()), justify="right", no_wrap=True)
     table.add_column("P(front)", justify="right")
     words = Table.grid(padding=(0, 2))
+    names = model_names(model_path(trial.candidate) for trial in (*found.trials, *found.dominated))
     for member in found.members:
         trial = member.trial
         cells = [_cell(figure_of(trial, o.name), o, with_interval=o in found.objectives) for o in shown]
         table.add_row(Text(str(trial.number)), *cells, Text(f"{member.probability:.2f}"))
-        words.add_row(Text(f"{trial.number:>5}"), _configuration(trial))
+        words.add_row(Text(f"{trial.number:>5}"), _configuration(trial, names))
+        if parts := halves(trial):
+            words.add_row(Text(), Text(parts, style="dim"))
     floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
     count = len(found.members) + len(found.dominated)
     note = f"{len(found.members)} of {count} complete trials are on the front; noise floor: {floors}."
@@ -73,6 +87,6 @@ def _cell(figure: Figure, objective: Objective, *, with_interval: bool) -> Text:
     return text.append(f" {around}", style="dim") if around else text
 
 
-def _configuration(trial: Trial) -> Text:
-    model, *rest = describe(trial.candidate)
+def _configuration(trial: Trial, names: Mapping[str, str] | None = None) -> Text:
+    model, *rest = describe(trial.candidate, names)
     return Text(model, style="bold").append(f" {' · '.join(rest)}" if rest else "", style="not bold")

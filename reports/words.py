@@ -1,6 +1,6 @@
 """Figures, intervals and configurations in words, the same in the terminal and in the report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 from objectives.trial import Figure, Trial
@@ -22,27 +22,64 @@ _HANDLED = (
     "prompt.template",
     "prompt.hint",
     "runtime.name",
+    "runtime.threads",
+    "runtime.inference_precision",
 )
 
-
-def model_name(candidate: Mapping[str, Value]) -> str:
-    """The last part of the model's path."""
-    return PurePath(str(candidate.get("model.path", "model"))).name
+MOST_PARTS = 3
+"""A slice field with more values than this has a table of its own instead of a few words or columns."""
 
 
-def describe(candidate: Mapping[str, Value]) -> tuple[str, ...]:
+def model_path(candidate: Mapping[str, Value]) -> str:
+    """The model's path: what tells one model from another."""
+    return str(candidate.get("model.path", "model"))
+
+
+def model_name(candidate: Mapping[str, Value], names: Mapping[str, str] | None = None) -> str:
+    """What ``names`` (:func:`model_names`) calls the model, else the last part of its path."""
+    path = model_path(candidate)
+    return (names or {}).get(path) or PurePath(path).name
+
+
+def model_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each path with the shortest end of it that no other of them has, in their order."""
+    parts = {path: PurePath(path).parts for path in paths}
+
+    def shortest(path: str) -> str:
+        ends = [parts[path][-n:] for n in range(1, len(parts[path]) + 1)]
+        alone = (end for end in ends if sum(other[-len(end) :] == end for other in parts.values()) == 1)
+        return str(PurePath(*next(alone, (path,))))
+
+    return {path: shortest(path) for path in parts}
+
+
+def halves(trial: Trial) -> str:
+    """Accuracy by each slice field of two or three values (``kept out 0.61 · known 0.95``); empty without such."""
+    fields = [values for values in trial.slices.values() if 2 <= len(values) <= MOST_PARTS]
+    return "; ".join(
+        " · ".join(f"{value_name(value)} {_two_digits(figure)}" for value, figure in values.items())
+        for values in fields
+    )
+
+
+def value_name(value: str) -> str:
+    """A slice field's value as a reader sees it."""
+    return value.replace("_", " ") or "none"
+
+
+def describe(candidate: Mapping[str, Value], names: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """A configuration as short phrases in stage order, the model first; what changes nothing is left out.
 
-    Knobs of axes that came as plug-ins are given as ``knob=value``.
+    Knobs of axes that came as plug-ins are given as ``knob=value``; ``names`` as in :func:`model_name`.
     """
     parts = [
-        model_name(candidate),
+        model_name(candidate, names),
         _pruning(candidate),
         _tuning(candidate),
         _visual_tokens(candidate),
         _weights(candidate),
         *_prompt(candidate),
-        _runtime(candidate),
+        *_runtime(candidate),
     ]
     others = [f"{name.partition('.')[2]}={value}" for name, value in candidate.items() if name not in _HANDLED]
     return tuple(part for part in [*parts, *others] if part)
@@ -126,9 +163,18 @@ def _prompt(c: Mapping[str, Value]) -> list[str]:
     return [shown, "answer hint" if hint is True else f"hint {hint}" if hint not in (False, "none", "") else ""]
 
 
-def _runtime(c: Mapping[str, Value]) -> str:
-    name = c.get("runtime.name", "")
-    return "" if name in ("", "openvino") else f"runtime {name}"
+def _runtime(c: Mapping[str, Value]) -> list[str]:
+    name, precision = c.get("runtime.name", "openvino"), str(c.get("runtime.inference_precision", "f32"))
+    threads = c.get("runtime.threads", 1)
+    return [
+        "" if name in ("", "openvino") else f"runtime {name}",
+        "" if precision == "f32" else precision,
+        "" if threads == 1 else f"{threads} threads",
+    ]
+
+
+def _two_digits(figure: Figure) -> str:
+    return "–" if figure.value is None else f"{figure.value:.2f}"
 
 
 def _percent(share: float) -> str:

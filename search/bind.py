@@ -10,6 +10,7 @@ from objectives.task import Task
 from objectives.trial import StageCost
 from spaces.axes.prompt import bound_prompt
 from spaces.candidate import Candidate
+from spaces.errors import StageFailed
 from spaces.space import Space
 
 
@@ -24,6 +25,9 @@ def bind(
 ) -> None:
     """Lay out the bundle of a candidate at ``target``, in place of what may be left there from an earlier try.
 
+    Raises:
+        StageFailed: a file is no longer what the store took in.
+
     The files are hard links into the store where the file system allows it, so a bundle costs next to nothing.
     """
     draft = target.with_name(f".{target.name}.draft")
@@ -31,7 +35,7 @@ def bind(
     store.checkout(entry, draft)
     choice = {axis.name: space.choice(candidate, axis) for axis in space.axes}
     runtime = choice["runtime"]
-    seal(
+    bundle = seal(
         draft,
         runtime=str(runtime["name"]),
         prompt=bound_prompt(choice["prompt"], task.hint_field, task.hints),
@@ -44,5 +48,8 @@ def bind(
         candidate=dict(candidate.values),
         provenance={"stages": [{"name": stage.name, "key": stage.key} for stage in stages]},
     )
+    for name, file in bundle.manifest.files.items():
+        if file.sha256 != entry.files[name]:
+            raise StageFailed(f"the store's copy of {name} is damaged; remove {store.root} to have it built again.")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)

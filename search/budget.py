@@ -1,5 +1,6 @@
 """How long a search may go on: wall time or a number of trials."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ def parse_budget(text: str) -> Budget:
     if match is None:
         raise BadInput(f"budget: {text!r} is no budget; write a time like 90s, 5m or 2h, or a count like 200trials.")
     amount, unit = float(match[1]), match[2]
+    if not math.isfinite(amount):
+        raise BadInput("budget: that is more than anyone has; give a smaller number.")
     if amount <= 0:
         raise BadInput(f"budget: {text!r} leaves nothing to do; give more than zero.")
     if unit in _UNITS_S:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hardware_profiles.store import Entry, Store
 from spaces.axes import Axis, Samples, Value
 from spaces.candidate import Candidate
-from spaces.canonical import digest, file_digest
+from spaces.canonical import digest, folder_digest
 from spaces.plugins import available
 from spaces.sample import Sample
 from spaces.space import Space
@@ -67,7 +67,7 @@ class StageTree:
             if not axis.changes(choice):
                 continue
             reads = axis.reads(choice)
-            source = {"model": self._model_digest(model)} if axis.name == "model" else {"input": key}
+            source = {"model": self.model_digest(model)} if axis.name == "model" else {"input": key}
             input_key = key
             key = self._key(axis, choice, source, reads)
             stages.append(
@@ -85,6 +85,16 @@ class StageTree:
             )
         return tuple(stages)
 
+    def model_digest(self, folder: Path) -> str:
+        """The digest of a model folder, read once."""
+        if folder not in self._model_digests:
+            self._model_digests[folder] = folder_digest(folder)
+        return self._model_digests[folder]
+
+    def _gate(self) -> list[object]:
+        """What an export has passed when it is in the store: other samples or a longer answer are another gate."""
+        return [self._data_digests["calibration"], PARITY_ITEMS, self._max_new_tokens]
+
     def _key(self, axis: Axis, choice: Mapping[str, Value], source: Mapping[str, str], reads: Sequence[str]) -> str:
         if axis.name == "model":
             own: dict[str, Value] = {}
@@ -97,18 +107,11 @@ class StageTree:
                 "version": axis.version,
                 "own": own,
                 "data": {split: self._data_digests[split] for split in reads},
+                "gate": self._gate() if axis.name == "runtime" else None,
                 "tools": {tool: _installed(tool) for tool in axis.tools},
                 **source,
             }
         )
-
-    def _model_digest(self, folder: Path) -> str:
-        if folder not in self._model_digests:
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            self._model_digests[folder] = digest(
-                {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-            )
-        return self._model_digests[folder]
 
 
 def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:

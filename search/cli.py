@@ -1,6 +1,7 @@
 """The command line. Verbs import what they need when they are called: `run` works where only a runtime is installed."""
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ Run = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]
 @app.command("search", epilog="Example: vlmfront search search.yaml --budget 2h    Go on after Ctrl-C: add --resume")
 def search_command(
     config: Annotated[Path, typer.Argument(metavar="SEARCH.yaml", help="The search file.")],
-    budget: Annotated[str | None, typer.Option(help="How long: 90s, 5m, 2h or 200trials.")] = None,
+    budget: Annotated[str | None, typer.Option(help="90s, 5m or 2h from now, or 200trials of the run in all.")] = None,
     run: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     as_json: Json = False,
@@ -143,6 +144,10 @@ def main() -> None:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _leave("interrupted", 130)
+    except ImportError as error:
+        _leave(f"{error.name} is not installed: install what the search needs with pip install 'vlmfront[search]'.", 1)
+    except OSError as error:
+        _leave(f"{error.filename or 'a file'}: {error.strerror or error}; nothing that was finished is lost.", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -188,7 +193,9 @@ def _limits(given: list[str] | None, option: str) -> dict[str, float]:
         try:
             limits[name] = float(value)
         except ValueError:
-            raise BadInput(f"{option} {text}: {value!r} is no number.") from None
+            limits[name] = math.nan
+        if not math.isfinite(limits[name]):
+            raise BadInput(f"{option} {text}: {value!r} is no number.")
     return limits
 
 

@@ -1,5 +1,6 @@
 """Reads search.yaml: which task, space and device, what to optimise within which limits, and for how long."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,11 @@ def load_config(path: Path) -> SearchConfig:
         budget = parse_budget(document.get("budget", "1h"))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+    name = str(document.get("name", path.resolve().parent.name))
+    if Path(name).name != name:
+        raise BadInput(f"{path}: name: {name!r} is to name a folder, so it has no slashes in it.")
     return SearchConfig(
-        name=str(document.get("name", path.resolve().parent.name)),
+        name=name,
         task=path.parent / document["task"],
         space=path.parent / document["space"],
         device=device,
@@ -109,7 +113,7 @@ def _limits(given: Any, path: Path) -> dict[str, dict[str, float]]:
             raise BadInput(f"{where}.{figure}: {{min: ...}} or {{max: ...}} is expected.")
         refuse_unknown(bounds, {"min", "max"}, f"{where}.{figure}")
         for side, value in bounds.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise BadInput(f"{where}.{figure}.{side}: a number is expected, not {value!r}.")
     return {figure: {side: float(value) for side, value in bounds.items()} for figure, bounds in given.items()}
 

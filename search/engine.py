@@ -1,18 +1,22 @@
 """The search itself: workers ask for candidates, evaluate them and tell the study, until the budget is spent."""
 
 import math
+import signal
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
+from hardware_profiles.messages import JobFailed
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports.front import OBJECTIVES
 from search.budget import Budget
 from search.evaluate import Evaluator
 from search.executors import Builder, Interrupted
+from search.gate import Gate
 from search.study import Study
 
 REFERENCE_EVERY = 8
@@ -44,6 +48,7 @@ class Engine:
         objectives: Sequence[str],
         budget: Budget,
         builders: Sequence[Builder],
+        gate: Gate,
         stop: Event,
         on_trial: Callable[[Trial], None],
     ) -> None:
@@ -53,6 +58,7 @@ class Engine:
         self._objectives = objectives
         self._budget = budget
         self._builders = builders
+        self._gate = gate
         self._stop = stop
         self._on_trial = on_trial
         self._lock = Lock()
@@ -62,7 +68,8 @@ class Engine:
         self._errors: list[BaseException] = []
         self._durations: list[float] = []
         self._deadline = math.inf
-        self._reference: int | None = None
+        references = run.read_references()
+        self._reference = references[-1].trial if references else None
 
     def search(self) -> Outcome:
         """Search until the budget is spent, the space is exhausted, or the user interrupts.
@@ -100,16 +107,18 @@ class Engine:
             builder.kill()
 
     def _work(self, builder: Builder) -> None:
+        # Processes that this thread starts inherit the mask: Ctrl-C, sent to the whole group, is for the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             while self._may_begin():
-                asked = self._study.ask()
+                with self._gate.work():
+                    asked = self._study.ask()
                 if asked is None:
                     self._exhausted = True
                     return
                 begun = time.monotonic()
                 trial = self._evaluator.evaluate(asked, builder)
-                self._tell(trial, time.monotonic() - begun)
-                self._watch_drift(trial)
+                self._measure_reference(self._tell(trial, time.monotonic() - begun))
         except Interrupted:
             return
         except BaseException as error:
@@ -129,25 +138,24 @@ class Engine:
             self._asked += 1
             return True
 
-    def _tell(self, trial: Trial, seconds: float) -> None:
+    def _tell(self, trial: Trial, seconds: float) -> int:
+        """Tell the trial; how many measurements of the reference are due now."""
         with self._lock:
             tell(self._study, trial, self._objectives, self._evaluator.limits)
             self._told += 1
             self._durations.append(seconds)
             self._on_trial(trial)
-
-    def _watch_drift(self, trial: Trial) -> None:
-        """Measure the reference bundle again from time to time: it shows drift, and how well a p50 repeats here."""
-        with self._lock:
             if self._reference is None and trial.state == "complete":
-                self._reference, times = trial.number, _REFERENCE_FIRST
-            elif self._reference is not None and self._told % REFERENCE_EVERY == 0:
-                times = 1
-            else:
-                return
-            number = self._reference
+                self._reference = trial.number
+                return _REFERENCE_FIRST
+            return int(self._reference is not None and self._told % REFERENCE_EVERY == 0)
+
+    def _measure_reference(self, times: int) -> None:
+        """Measure the reference bundle again: it shows drift, and how well a p50 repeats on this device."""
         for _ in range(times):
-            self._run.log_reference(number, self._evaluator.measure_again(number))
+            assert self._reference is not None
+            with suppress(JobFailed):
+                self._run.log_reference(self._reference, self._evaluator.measure_again(self._reference))
 
 
 def tell(study: Study, trial: Trial, objectives: Sequence[str], limits: Mapping[str, Mapping[str, float]]) -> None:

@@ -26,12 +26,12 @@ from search.executors import Builder, Interrupted
 from search.feasibility import unfit
 from search.gate import Gate
 from search.study import Asked
-from spaces.errors import StageFailed
+from spaces.errors import BadInput, StageFailed
 from spaces.sample import Sample
 from spaces.space import Space
 
 TIMED_ITEMS = 24
-"""Different questions that a measurement cycles through; enough to have every kind and answer length of a task."""
+"""Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
 
 _MEASURE_ATTEMPTS = 3
 
@@ -98,6 +98,8 @@ class Evaluator:
             state, reason = "failed", str(error)
         except JobFailed as error:
             state, reason = "failed", f"{error.fault}: {error.reason}"
+        except BadInput as error:
+            state, reason = "failed", str(error)
         except Cancelled:
             raise Interrupted from None
         trial = Trial(
@@ -119,20 +121,31 @@ class Evaluator:
         return trial
 
     def measure_again(self, number: int) -> Measurement:
-        """Measure a finished trial's bundle once more, alone on the machine: for the drift and noise of this device."""
-        with self._gate.quiet():
-            return self._measurement(self._run.bundle(number))
+        """Measure a finished trial's bundle once more, alone on the machine: for the drift and noise of this device.
+
+        Raises:
+            Interrupted: the search was stopped meanwhile.
+            JobFailed: the bundle could not be run.
+        """
+        try:
+            with self._gate.quiet():
+                return self._measurement(self._run.bundle(number))
+        except Cancelled:
+            raise Interrupted from None
 
     def _build(self, asked: Asked, builder: Builder, progress: _Progress) -> Path:
         entry: Entry | None = None
-        for stage in self._tree.plan(asked.candidate):
+        with _timed(progress, "build", self._gate.work()):
+            planned = self._tree.plan(asked.candidate)
+        for stage in planned:
             with _timed(progress, "build", self._gate.work()):
                 entry, reused = builder.run(stage)
             progress.stages.append(StageCost(name=stage.axis, key=stage.key, seconds=entry.seconds, reused=reused))
         if entry is None:
             raise StageFailed("the candidate has no stage at all")
         bundle = self._run.bundle(asked.number)
-        bind(bundle, asked.candidate, entry, self._store, self._space, self._task, progress.stages)
+        with _timed(progress, "build", self._gate.work()):
+            bind(bundle, asked.candidate, entry, self._store, self._space, self._task, progress.stages)
         return bundle
 
     def _score(self, number: int, bundle: Path, progress: _Progress) -> None:
@@ -150,13 +163,13 @@ class Evaluator:
         with _timed(progress, "measure", self._gate.quiet()):
             measurement = self._measurement(bundle)
         self._run.write_measurement(number, measurement)
-        spread = between_processes(self._run.read_references())
+        spread = between_processes([reference.measurement for reference in self._run.read_references()])
         progress.figures |= {**latency_figures(measurement, spread), "memory_peak_mb": memory_figure(measurement)}
         progress.labels = (("provisional",) if measurement.provisional else ()) + measurement.reasons
 
     def _measurement(self, bundle: Path) -> Measurement:
         """A measurement of the bundle, taken again a bounded number of times where it is invalid."""
-        job = Job(kind="measure", bundle=str(bundle), requests=requests(self._items[:TIMED_ITEMS]))
+        job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self._items)))
         measurement = run_job(job, cancel=self._stop)
         for _ in range(_MEASURE_ATTEMPTS - 1):
             assert isinstance(measurement, Measurement)
@@ -178,6 +191,11 @@ def _timed(progress: _Progress, phase: str, turn: AbstractContextManager[None]) 
             yield
         finally:
             progress.seconds[phase] += time.monotonic() - begun
+
+
+def timed_items(items: Sequence[Sample]) -> Sequence[Sample]:
+    """The items that a measurement cycles through, taken evenly over the split."""
+    return items[:: max(1, len(items) // TIMED_ITEMS)][:TIMED_ITEMS]
 
 
 def requests(samples: Sequence[Sample]) -> tuple[Request, ...]:

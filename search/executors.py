@@ -1,6 +1,7 @@
 """In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from search.build import Stage, build_stage
 from spaces.errors import StageFailed
 
 _PR_SET_PDEATHSIG = 1
+_STORAGE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 class Interrupted(Exception):
@@ -37,12 +39,12 @@ class Builder:
 
         Raises:
             StageFailed: the stage refused, raised something else, or took its process down.
+            OSError: the disk is full, read-only or broken, which is no fault of the candidate.
             Interrupted: `kill` was called meanwhile.
         """
-        pool = self._start()
         try:
-            return pool.submit(build_stage, stage, self._store_root).result()
-        except StageFailed:
+            return self._start().submit(build_stage, stage, self._store_root).result()
+        except (StageFailed, Interrupted):
             raise
         except BrokenProcessPool:
             self.kill()
@@ -52,6 +54,8 @@ class Builder:
         except Exception as error:
             if self._stop.is_set():
                 raise Interrupted from None
+            if isinstance(error, OSError) and error.errno in _STORAGE_IS_GONE:
+                raise
             raise StageFailed(f"{stage.axis}: {type(error).__name__}: {_first_line(error)}") from error
 
     def kill(self) -> None:

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +12,7 @@ from threading import Event
 from typing import Any
 
 from hardware_profiles.client import run_job
-from hardware_profiles.messages import Answered, Job
+from hardware_profiles.messages import Answered, Job, JobFailed
 from hardware_profiles.profile import Profile, local
 from hardware_profiles.runtimes import capabilities
 from hardware_profiles.store import Store
@@ -34,26 +35,27 @@ from spaces.axes import Value
 from spaces.axes.model import check_model_folder
 from spaces.axes.prompt import check_template
 from spaces.errors import BadInput
-from spaces.knobs import Choices
+from spaces.knobs import Choices, Knob
 from spaces.plugins import available
 from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space, grid
 
-_SPLITS = ("train", "calibration", "search")
+_SPLITS = ("train", "calibration", "search", "holdout")
 _TOOLS = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-genai", "optuna", "peft", "vlmfront")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A search whose every input was read and found good."""
+    """A search whose every input was read and found good. ``notes``: what the user should know before it begins."""
 
     config: SearchConfig
     task: Task
     space: Space
     splits: Mapping[str, Sequence[Sample]]
-    digests: Mapping[str, str]
+    tree: StageTree
     run: RunFolder
+    notes: tuple[str, ...] = ()
 
     @property
     def items(self) -> Sequence[Sample]:
@@ -76,16 +78,18 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     for model in models(space):
         check_model_folder(space.folder / model)
     _refuse_prompts(space, task, config.space)
-    _refuse_beyond_device(space, local())
+    space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
     splits = read_splits(task, needed)
     _refuse_missing_splits(space, splits, config.task)
     digests = {split: split_digest(samples) for split, samples in splits.items()}
     folder = run or Path("runs") / config.name
     _refuse_unwritable(config.store)
+    tree = StageTree(space, splits, digests, task.max_new_tokens, config.seed)
     settings = _settings(path, config, task, space, digests)
+    settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
     opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
-    return Prepared(config=config, task=task, space=space, splits=splits, digests=digests, run=opened)
+    return Prepared(config=config, task=task, space=space, splits=splits, tree=tree, run=opened, notes=notes)
 
 
 def models(space: Space) -> tuple[str, ...]:
@@ -101,20 +105,25 @@ def values(space: Space, name: str) -> tuple[Value, ...]:
 
 def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     """Run the search to its end. Sets ``stop`` when it ends, so that nothing of it runs on."""
+    with prepared.run.writing():
+        return _search(prepared, stop, on_trial)
+
+
+def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
+    run.write_baselines([commonest_answer(prepared.task, prepared.items)])
     study = Study(run.journal, space, directions(config.objectives), config.seed)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
     store = Store(config.store)
-    tree = StageTree(space, prepared.splits, prepared.digests, prepared.task.max_new_tokens, config.seed)
     gate = Gate()
     evaluator = Evaluator(
         run=run,
         space=space,
         task=prepared.task,
         items=prepared.items,
-        tree=tree,
+        tree=prepared.tree,
         store=store,
         gate=gate,
         limits=config.limits,
@@ -129,6 +138,7 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
         objectives=config.objectives,
         budget=config.budget,
         builders=builders,
+        gate=gate,
         stop=stop,
         on_trial=on_trial,
     )
@@ -140,15 +150,16 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
         settle(run, study, config.objectives, config.limits)
 
 
-def add_baselines(prepared: Prepared) -> None:
-    """Work out the two baselines and keep them in the run folder."""
+def add_blank_image(prepared: Prepared) -> None:
+    """Add the second baseline, of the most accurate trial, to the run folder; without it where that bundle fails."""
     run, task, items = prepared.run, prepared.task, prepared.items
-    found = [commonest_answer(task, items)]
     scored = [trial for trial in run.read_trials() if accuracy_of(trial) is not None and trial.state != "failed"]
     if scored:
         best = max(scored, key=lambda trial: accuracy_of(trial) or 0.0)
-        found.append(blank_image(run, best.number, task, items, Event()))
-    run.write_baselines(found)
+        with suppress(JobFailed):
+            run.write_baselines(
+                [commonest_answer(task, items), blank_image(run, best.number, task, items, cancel=Event())]
+            )
 
 
 def accuracy_of(trial: Trial) -> float | None:
@@ -166,6 +177,11 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
     """
     task = load_task(Path(run.settings["task"]["path"]))
     samples = read_split(task, "holdout")
+    known = run.settings["task"]["digests"].get("holdout")
+    if known and known != split_digest(samples):
+        raise BadInput(
+            f"{task.splits['holdout']}: the holdout split is not the one that this run began with; restore it."
+        )
     bundle = run.bundle(number)
     if not bundle.is_dir():
         raise BadInput(f"{bundle}: the bundle of trial {number} is gone; it cannot be scored again.")
@@ -182,7 +198,7 @@ def _refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Pat
     """Every stage that some candidate may have must find the samples it reads; export always needs a few."""
     wanted = {"calibration"}
     for knob in space.knobs:
-        if knob.name == "tuning.method":
+        if knob.name == "tuning.method" and set(grid(knob)) != {"none"}:
             wanted.add("train")
     for split in sorted(wanted - set(splits)):
         raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
@@ -198,19 +214,30 @@ def _refuse_prompts(space: Space, task: Task, source: Path) -> None:
         )
 
 
-def _refuse_beyond_device(space: Space, device: Profile) -> None:
-    """Execution settings that this device cannot run are refused, not tried."""
-    for threads in values(space, "runtime.threads"):
-        if int(threads) > device.threads:
-            raise BadInput(
-                f"{space.source}: axes.runtime.threads: {threads} are more than this device's {device.threads}."
-            )
-    for precision in values(space, "runtime.inference_precision"):
-        if precision not in device.dtypes:
-            raise BadInput(
-                f"{space.source}: axes.runtime.inference_precision: this device computes "
-                f"{', '.join(device.dtypes)} natively, not {precision}."
-            )
+def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:
+    """The space without execution settings that this device does not have, and a sentence about each that went.
+
+    Raises:
+        BadInput: nothing is left of a knob.
+    """
+    able: dict[str, Callable[[Value], bool]] = {
+        "runtime.threads": lambda threads: int(threads) <= device.threads,
+        "runtime.inference_precision": lambda precision: precision in device.dtypes,
+    }
+    knobs: list[Knob] = []
+    notes = []
+    for knob in space.knobs:
+        if isinstance(knob, Choices) and knob.name in able:
+            kept = tuple(value for value in knob.values if able[knob.name](value))
+            gone = ", ".join(str(value) for value in knob.values if value not in kept)
+            has = f"this device has {device.threads} threads and computes {', '.join(device.dtypes)} natively"
+            if not kept:
+                raise BadInput(f"{space.source}: axes.{knob.name}: {gone} cannot be run, {has}.")
+            if gone:
+                notes.append(f"{knob.name}: {gone} left out, {has}.")
+            knob = replace(knob, values=kept)
+        knobs.append(knob)
+    return replace(space, knobs=tuple(knobs)), tuple(notes)
 
 
 def _refuse_unwritable(store: Path) -> None:
@@ -240,7 +267,10 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
         "task": {
             "path": str(config.task.resolve()),
             "name": task.name,
+            "metric": task.metric,
             "slices": list(task.slices),
+            "max_new_tokens": task.max_new_tokens,
+            "hints": {task.hint_field: dict(task.hints)},
             "digests": dict(digests),
         },
         "device": {

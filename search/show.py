@@ -14,18 +14,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from hardware_profiles.store import write_atomic
 from objectives.run import RunFolder
 from objectives.trial import Trial
-from reports.front import floors_of, front, front_as_dict, objectives_of
+from reports.front import front, front_as_dict, objectives_of, scores_of
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.text import front_table, pick_text
 from reports.words import describe, figure_of
 from search.engine import Outcome
-from search.session import Prepared, add_baselines, score_on_holdout, search
+from search.session import Prepared, add_blank_image, score_on_holdout, search
 
 _ENDED = {
     "budget": "The budget is spent",
     "exhausted": "Every candidate of the space was tried",
-    "interrupted": "Interrupted",
 }
 
 
@@ -33,21 +32,25 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     """Search with live progress, then write baselines and report and print what was found; the exit code."""
     console = Console(stderr=as_json)
     run = prepared.run
+    for note in prepared.notes:
+        console.print(note, highlight=False, markup=False)
     outcome = _search(prepared, console)
     if outcome.ended == "interrupted":
-        console.print(f"Interrupted; {outcome.told} trials are kept. Go on with --resume.")
+        console.print(f"Interrupted; {outcome.told} trials are kept. Go on with --resume, or see vlmfront report.")
+        if as_json:
+            print(json.dumps(summarise(run, outcome) | {"run": str(run.path)}))
         return 130
     if not any(trial.state in ("complete", "infeasible") for trial in run.read_trials()):
         console.print("[red]No trial could be finished:[/red] " + escape("; ".join(sorted(_reasons(run)))[:500]))
         return 1
-    with console.status("Baselines: the commonest answer, and a blank image"):
-        add_baselines(prepared)
+    with console.status("Asking the best model about a blank image"):
+        add_blank_image(prepared)
     report = write_report(run)
     summary = summarise(run, outcome)
     if as_json:
         print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
         return 0
-    found = front(run.read_trials(), objectives_of(run.settings), floors_of(run.settings))
+    found = front(run.read_trials(), objectives_of(run.settings), scores=scores_of(run))
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
     console.print(f"{_ENDED[outcome.ended]}: {outcome.told} trials in {outcome.seconds:.0f} s.")
@@ -64,7 +67,7 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
         for stage in trial.stages:
             (reused if stage.reused else built)[stage.name] += 1
             seconds[stage.name] += 0.0 if stage.reused else stage.seconds
-    found = front(trials, objectives_of(run.settings), floors_of(run.settings))
+    found = front(trials, objectives_of(run.settings), scores=scores_of(run))
     return {
         "ended": outcome.ended,
         "seconds": outcome.seconds,
@@ -89,7 +92,7 @@ def pick_and_rescore(
     run = RunFolder.open(path)
     limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
     limits |= {name: ("<=", value) for name, value in most.items()}
-    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run.settings))
+    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), scores_of(run))
     number = picked.trial.number
     check = score_on_holdout(run, number, f"pick --prefer {prefer}")
     picked = with_holdout(picked, check)

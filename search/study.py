@@ -3,10 +3,11 @@
 import json
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -17,11 +18,10 @@ from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
 from spaces.knobs import Choices, holds
-from spaces.space import Space, grid
+from spaces.space import COUNTED, Space, grid
 
 NAME = "vlmfront"
-_RETRIES = 4
-_LARGE_SPACE = 100_000
+_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class Asked:
 
     number: int
     candidate: Candidate
+
+
+class _DistinctTPE(optuna.samplers.TPESampler):  # type: ignore[misc]
+    """Multivariate TPE; what it draws goes through ``distinct``, which gives something untried in its place."""
+
+    def __init__(self, distinct: Callable[[Mapping[str, Value]], Mapping[str, Value]], seed: int) -> None:
+        super().__init__(multivariate=True, group=True, seed=seed)
+        self._distinct = distinct
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        drawn = super().sample_relative(study, trial, search_space)
+        return dict(self._distinct(drawn)) if drawn else {}
 
 
 class Study:
@@ -52,7 +64,7 @@ class Study:
                 study_name=NAME, storage=storage, directions=list(directions), load_if_exists=True
             )
             done = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed + done)
+            self._study.sampler = _DistinctTPE(self._distinct, seed + done)
         if [direction.name.lower() for direction in self._study.directions] != list(directions):
             raise BadInput(f"{journal}: this study has other objectives; give the run another name with --run.")
         self._random = random.Random(f"{seed}:{done}")
@@ -109,6 +121,7 @@ class Study:
         """A trial is done: its objective values, and by how much it misses each limit (above 0 is a miss)."""
         with self._lock:
             trial = self._open(number)
+            self._seen.add(str(trial.user_attrs.get("candidate")))
             for limit, amount in violations.items():
                 trial.set_constraint(limit, amount)
             self._study.tell(number, list(values))
@@ -119,9 +132,30 @@ class Study:
             trial = self._open(number)
             trial.set_user_attr("reason", reason)
             trial.set_user_attr("final", final)
-            if not final:
-                self._seen.discard(str(trial.user_attrs.get("candidate")))
+            (self._seen.add if final else self._seen.discard)(str(trial.user_attrs.get("candidate")))
             self._study.tell(number, state=TrialState.FAIL)
+
+    def _distinct(self, drawn: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The drawn values, or where they make a candidate that was tried, those of the nearest one that was not.
+
+        Nearest: it differs in the fewest knobs; of several one at random.
+        """
+        assignment: dict[str, Value] = {}
+        for knob in self._space.knobs:
+            if holds(knob.when, assignment):
+                values = grid(knob)
+                if knob.name not in drawn and len(values) > 1:
+                    return drawn
+                assignment[knob.name] = drawn.get(knob.name, values[0])
+        if Candidate(assignment).id not in self._seen or self._space.size is None:
+            return drawn
+        left = self._untried()
+        self._random.shuffle(left)
+
+        def distance(candidate: Candidate) -> int:
+            return len(set(candidate.values.items()) ^ set(assignment.items()))
+
+        return min(left, key=distance).values if left else drawn
 
     def _open(self, number: int) -> optuna.trial.Trial:
         return optuna.trial.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
@@ -145,15 +179,17 @@ class Study:
         return self._space.candidate(assignment)
 
     def _unseen(self) -> Candidate | None:
-        size = self._space.size
-        if size is not None and size <= _LARGE_SPACE:
-            left = [candidate for candidate in self._space.candidates() if candidate.id not in self._seen]
+        if self._space.size is not None:
+            left = self._untried()
             return self._random.choice(left) if left else None
-        for _ in range(_LARGE_SPACE):
+        for _ in range(COUNTED):
             candidate = self._draw()
             if candidate.id not in self._seen:
                 return candidate
         return None
+
+    def _untried(self) -> list[Candidate]:
+        return [candidate for candidate in self._space.candidates() if candidate.id not in self._seen]
 
     def _draw(self) -> Candidate:
         assignment: dict[str, Value] = {}

@@ -34,6 +34,12 @@ def file_digest(path: Path) -> str:
     return sha.hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """The digest of a folder's files, by relative path and content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest({path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         for key in value:

@@ -157,9 +157,12 @@ def _unless(domain: Domain, axis: Axis, knobs: Sequence[Knob]) -> dict[str, tupl
     """What ``domain.unless`` means in a space: the other knob must have one of its remaining listed values."""
     when = {}
     for other, values in domain.unless.items():
-        knob = next((knob for knob in knobs if knob.name == f"{axis.name}.{other}"), None)
+        name = f"{axis.name}.{other}"
+        knob = next((knob for knob in knobs if knob.name == name), None)
         if isinstance(knob, Choices):
-            when[knob.name] = tuple(value for value in knob.values if not one_of(value, values))
+            when[name] = tuple(value for value in knob.values if not one_of(value, values))
+        elif knob is None:
+            when[name] = ()
     return when
 
 

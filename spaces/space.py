@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from spaces.axes import Axis, Value
@@ -10,6 +11,9 @@ from spaces.candidate import Candidate
 from spaces.canonical import canonical_json, digest
 from spaces.errors import BadInput
 from spaces.knobs import Choices, Knob, contains, holds, one_of
+
+COUNTED = 100_000
+"""Spaces with more candidates than this are not counted."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,11 @@ class Space:
 
     @cached_property
     def size(self) -> int | None:
-        """How many candidates there are; null where a knob is continuous."""
+        """How many candidates there are; null where a knob is continuous or there are more than ``COUNTED``."""
         if any(not isinstance(knob, Choices) and knob.count is None for knob in self.knobs):
             return None
-        return sum(1 for _ in self.candidates())
+        count = sum(1 for _ in islice(self.candidates(), COUNTED + 1))
+        return count if count <= COUNTED else None
 
     def knob(self, name: str) -> Knob | None:
         """The knob of that full name."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binom, binomtest
+from scipy.stats import t as student_t
 
 from hardware_profiles.messages import Measurement, Timing
 from objectives.accuracy import accuracy, accuracy_slices, paired_difference, wilson
@@ -14,10 +15,10 @@ from objectives.latency import (
     BETWEEN_PROCESSES,
     LEAST_N,
     between_processes,
-    inter_token_ms,
     latency_figures,
     median,
     median_ranks,
+    student_975,
 )
 from objectives.memory import memory_figure, size_figure
 from objectives.noise import LEAST_RELATIVE, half_width, noise_floor
@@ -44,6 +45,7 @@ def measurement(*timings: Timing, verdict: str = "valid") -> Measurement:
         memory_peak_bytes=123_456_789,
         memory_baseline_bytes=1,
         energy_j=None,
+        energy_source="no counter",
         properties={},
     )
 
@@ -141,7 +143,8 @@ def test_latency_figures() -> None:
 
 
 def test_one_token_answers_have_no_time_between_tokens() -> None:
-    assert inter_token_ms(timing(3.0, 3.0, tokens=1)) is None
+    assert timing(3.0, 3.0, tokens=1).inter_token_ms is None
+    assert timing(11.0, 3.0, tokens=5).inter_token_ms == 2.0
     figures = latency_figures(measurement(*[timing(3.0, 3.0, tokens=1) for _ in range(20)]))
     assert figures["token_p50_ms"].value is None
     assert figures["latency_p50_ms"].value == 3.0
@@ -167,10 +170,17 @@ def test_noise_floor() -> None:
     assert half_width(Figure(value=0.0, low=0.0, high=0.1), relative=True) is None
 
 
-def test_the_spread_between_processes_is_that_of_the_logarithms() -> None:
-    p50 = [10.0, 11.0, 9.5, 10.4]
+@pytest.mark.parametrize("p50", [[10.0, 11.0, 9.5, 10.4], [10.0, 12.0, 14.0], [10.0, 10.01, 10.0, 10.0]])
+def test_the_spread_between_processes_is_a_prediction_interval_of_the_logarithms(p50: list[float]) -> None:
     references = [measurement(*[timing(value)] * 11) for value in p50]
     logs = np.log(np.array(p50))
-    expected = np.exp(norm.ppf(0.975) * np.sqrt(((logs - logs.mean()) ** 2).sum() / 3)) - 1
-    assert between_processes(references) == pytest.approx(expected)
+    n = len(p50)
+    half = student_t.ppf(0.975, n - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / n)
+    expected = max(BETWEEN_PROCESSES, np.exp(half) - 1)
+    assert between_processes(references) == pytest.approx(expected, rel=0.01)
     assert between_processes(references[:2]) == BETWEEN_PROCESSES
+
+
+@pytest.mark.parametrize("freedom", [2, 3, 4, 5, 8, 20, 100])
+def test_students_quantile_is_scipys(freedom: int) -> None:
+    assert student_975(freedom) == pytest.approx(student_t.ppf(0.975, freedom), rel=0.005)

@@ -122,6 +122,7 @@ def test_answers_measurements_baselines_come_back(run: RunFolder) -> None:
         memory_peak_bytes=10,
         memory_baseline_bytes=5,
         energy_j=None,
+        energy_source="no counter",
         properties={"INFERENCE_PRECISION_HINT": "f32"},
     )
     run.write_measurement(3, measured)

@@ -44,6 +44,17 @@ def test_the_copy_is_verified_and_carries_its_figures(run: RunFolder, number: in
     assert source.manifest.measured == {}
 
 
+def test_exports_from_a_read_only_run(run: RunFolder, number: int, tmp_path: Path) -> None:
+    for folder in (run.bundle(number), run.path / "bundles", run.path):
+        folder.chmod(0o555)
+    try:
+        export(run, number, tmp_path / "best")
+        assert (tmp_path / "best").stat().st_mode & 0o200
+    finally:
+        for folder in (run.path, run.path / "bundles", run.bundle(number)):
+            folder.chmod(0o755)
+
+
 def test_refuses_to_overwrite(run: RunFolder, number: int, tmp_path: Path) -> None:
     out = tmp_path / "best"
     out.mkdir()

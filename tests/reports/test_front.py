@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objectives.accuracy import paired_difference
 from objectives.pareto import nondominated
 from objectives.trial import Figure, Trial
 from reports.front import as_values, front, front_as_dict, objectives_by_name
@@ -57,6 +58,28 @@ def test_a_front_of_one_takes_its_floor_from_all_trials() -> None:
     assert front([trial(0, 0.9, 5, half=0.4), trial(1, 0.6, 10, half=0.02), trial(2, 0.5, 20, half=0.03)]).floors[
         "accuracy"
     ] == pytest.approx(0.03)
+
+
+def test_the_floor_of_accuracy_comes_from_paired_differences() -> None:
+    """Three trials that differ in few items: their differences are known better than each figure by itself."""
+    rng = np.random.default_rng(0)
+    easy = rng.random(400)
+    scores = {n: {str(i): float(e < p) for i, e in enumerate(easy)} for n, p in ((0, 0.5), (1, 0.8), (2, 0.7))}
+    trials = [trial(n, sum(scores[n].values()) / 400, ms, half=0.045) for n, ms in ((0, 5), (1, 20), (2, 10))]
+    trials.append(trial(9, 0.3, 50, half=0.045))
+    widths = []
+    for first, second in ((2, 0), (1, 2)):
+        figure = paired_difference(scores[first], scores[second])
+        assert figure.low is not None
+        assert figure.high is not None
+        widths.append((figure.high - figure.low) / 2)
+    found = front(trials, scores=scores.__getitem__)
+    assert found.floors["accuracy"] == pytest.approx(sum(widths) / 2)
+    assert found.floors["accuracy"] < 0.04
+    assert found.floors["latency_p50_ms"] == front(trials).floors["latency_p50_ms"]
+    assert front(trials, floors={"accuracy": 0.2}, scores=scores.__getitem__).floors["accuracy"] == 0.2
+    assert front(trials, scores=lambda _: {}).floors == front(trials).floors
+    assert front(trials[:1], scores=scores.__getitem__).floors == front(trials[:1]).floors
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from objectives.records import Baseline
+from objectives.records import Baseline, ScoredAnswer
 from objectives.run import RunFolder
 from objectives.trial import Figure, StageCost, Trial
 from reports.charts import front_chart, model_order
@@ -15,8 +15,8 @@ from reports.front import front
 from reports.html import report_html, write_report
 from reports.markup import Html, element, join
 from reports.tables import failures_table, shared_labels, stage_totals
-from reports.words import describe, duration
-from spaces.axes import Value
+from reports.words import halves, model_names
+from spaces.errors import BadInput
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -138,7 +138,7 @@ def test_a_run_without_a_complete_trial_has_a_report(tmp_path: Path) -> None:
 
 def test_chart_has_front_points_intervals_and_baselines(trials: list[Trial], run: RunFolder) -> None:
     found = front(trials)
-    chart = front_chart(found, run.read_baselines(), ("inspection-n", "inspection-s", "inspection-m", "inspection-l"))
+    chart = front_chart(found, run.read_baselines(), model_order(trials))
     line, *points = chart["data"]
     assert line["line"]["shape"] == "hv"
     assert list(zip(line["x"], line["y"], strict=True)) == sorted(
@@ -167,8 +167,20 @@ def test_a_narrow_latency_range_is_linear(trials: list[Trial]) -> None:
 
 def test_models_keep_the_order_of_the_space(trials: list[Trial]) -> None:
     complete = [t for t in trials if t.state == "complete"]
-    assert model_order(complete) == ("inspection-n", "inspection-s", "inspection-m", "inspection-l")
-    assert model_order(complete, ["a/inspection-m", "a/none"])[:3] == ("inspection-m", "none", "inspection-n")
+    assert [*model_order(complete).values()] == ["inspection-n", "inspection-s", "inspection-m", "inspection-l"]
+    listed = [*model_order(complete, ["models/inspection-m", "a/none"]).values()]
+    assert listed[:3] == ["inspection-m", "none", "inspection-n"]
+
+
+def test_models_of_the_same_folder_name_are_told_apart(trials: list[Trial]) -> None:
+    paths = ["/a/x/small", "/b/x/small", "c/large", "small"]
+    assert model_names(paths) == {paths[0]: "a/x/small", paths[1]: "b/x/small", paths[2]: "large", "small": "small"}
+    good = [trial for trial in trials if trial.state == "complete"][:2]
+    twins = [replace(t, candidate={"model.path": f"{'ab'[i]}/small"}) for i, t in enumerate(good)]
+    found = front(twins)
+    points = front_chart(found, (), model_order(twins))["data"][1:]
+    assert {trace["name"] for trace in points} == {"a/small", "b/small"}
+    assert len({trace["marker"]["color"] for trace in points}) == 2
 
 
 def test_stage_totals_by_hand() -> None:
@@ -177,16 +189,62 @@ def test_stage_totals_by_hand() -> None:
             StageCost(name="tuning", key="t", seconds=9.0, reused=reused),
             StageCost(name="model", key="m", seconds=1.0, reused=True),
         )
-        seconds = {"score": 2.0, "measure": 0.5}
+        seconds = {"build": 9.5 if number == 0 else 0.25 * (number - 1), "score": 2.0, "measure": 0.5}
         return Trial(number=number, candidate_id="", candidate={}, state="complete", stages=stages, seconds=seconds)
 
     totals = stage_totals([with_stages(0, False), with_stages(1, True), with_stages(2, True)])
     assert [(t.name, t.built, t.reused, t.spent, t.saved) for t in totals] == [
         ("model", 0, 3, 0.0, 3.0),
         ("tuning", 1, 2, 9.0, 18.0),
+        ("overhead", 2, 0, 0.75, 0.0),
         ("scoring", 3, 0, 6.0, 0.0),
         ("measuring", 3, 0, 1.5, 0.0),
     ]
+
+
+def test_building_faster_than_its_stages_is_no_negative_overhead() -> None:
+    stage = StageCost(name="model", key="m", seconds=3.0, reused=False)
+    trial = Trial(
+        number=0, candidate_id="", candidate={}, state="complete", stages=(stage,), seconds={"build": 2.9, "score": 1.0}
+    )
+    assert [total.name for total in stage_totals([trial])] == ["model", "scoring"]
+
+
+def test_accuracy_of_the_halves_is_in_the_hover(trials: list[Trial]) -> None:
+    good = next(trial for trial in trials if trial.state == "complete")
+    known, kept_out = good.slices["wording"]["known"].value, good.slices["wording"]["kept_out"].value
+    expected = f"kept out {kept_out:.2f} · known {known:.2f}"
+    assert halves(good) == expected
+    assert halves(replace(good, slices={"kind": good.slices["kind"], "one": {"all": good.figures["accuracy"]}})) == ""
+    hover = front_chart(front([good]), (), model_order([good]))["data"][1]["hovertext"][0]
+    assert expected in hover
+
+
+def test_a_missing_blank_image_is_said(run: RunFolder) -> None:
+    words = "Missing so far: best model, blank image"
+    assert words not in report_html(run)
+    run.write_baselines(run.read_baselines()[:1])
+    assert words in report_html(run)
+
+
+def test_a_run_that_cannot_be_written_to(run: RunFolder) -> None:
+    run.path.chmod(0o555)
+    try:
+        with pytest.raises(BadInput, match=r"report\.html: the report cannot be written .*read-only"):
+            write_report(run)
+    finally:
+        run.path.chmod(0o755)
+
+
+def test_the_report_takes_its_floor_from_the_answers(run: RunFolder, trials: list[Trial]) -> None:
+    exact = front(trials, floors={"accuracy": 0.0, "latency_p50_ms": 0.0}).trials
+    for trial in exact:
+        run.write_answers(trial.number, [ScoredAnswer(id=str(i), answer="", score=1.0) for i in range(94)])
+    assert "accuracy 2.0 points" in report_html(run)  # 1.96 / 96, as all agree
+    path = run.path / "answers" / f"{exact[0].number:05d}.jsonl"
+    path.write_text("{damaged")
+    with pytest.raises(BadInput, match=f"answers of trial {exact[0].number} cannot be read"):
+        report_html(run)
 
 
 def test_failures_are_grouped_by_reason(trials: list[Trial]) -> None:
@@ -210,49 +268,3 @@ def test_markup_escapes_all_but_its_own() -> None:
         '<td class="a&quot;b" data-v="1">&lt;b&gt;<i></td>'
     )
     assert join("&", None, 3) == "&amp;3"
-
-
-def test_configuration_in_words() -> None:
-    candidate: dict[str, Value] = {
-        "model.path": "a/b/inspection-m",
-        "pruning.ffn": 0.25,
-        "tuning.method": "lora",
-        "tuning.steps": 120,
-        "tuning.rank": 8,
-        "visual_tokens.keep": 0.5,
-        "visual_tokens.method": "norm",
-        "quantization.weights": "int4",
-        "quantization.group_size": 32,
-        "quantization.calibrated": True,
-        "prompt.hint": True,
-        "runtime.name": "torch",
-        "extra.knob": 3,
-    }
-    assert describe(candidate) == (
-        "inspection-m",
-        "FFN −25 %",
-        "LoRA rank 8, 120 steps",
-        "50 % visual tokens by norm",
-        "int4 group 32, calibrated",
-        "answer hint",
-        "runtime torch",
-        "knob=3",
-    )
-    plain: dict[str, Value] = {
-        "model.path": "m",
-        "pruning.ffn": 0.0,
-        "tuning.method": "none",
-        "visual_tokens.keep": 1.0,
-        "prompt.hint": False,
-    }
-    assert describe(plain) == ("m",)
-
-
-def test_duration() -> None:
-    assert [duration(s) for s in (0.02, 8.24, 59.4, 200, 7500)] == [
-        "0.0 s",
-        "8.2 s",
-        "59 s",
-        "3 min 20 s",
-        "2 h 05 min",
-    ]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,10 @@ def trial(number: int, accuracy: float, ms: float, memory: float = 100.0, size: 
             name: Figure(value=v, low=v * 0.99, high=min(1.0, v * 1.01) if name == "accuracy" else v * 1.01, n=512)
             for name, v in values.items()
         },
-        slices={"kind": {"light": Figure(value=accuracy, n=64)}},
+        slices={
+            "kind": {"light": Figure(value=accuracy, n=64)},
+            "wording": {"kept_out": Figure(value=accuracy - 0.2), "known": Figure(value=accuracy)},
+        },
     )
 
 
@@ -43,6 +47,16 @@ def test_preferences(prefer: str, expected: int) -> None:
     assert picked.trial.number == expected
     assert f"Trial {expected}" in picked.explanation
     assert expected not in [other.number for other in picked.runners_up]
+
+
+def test_pick_takes_the_floor_from_the_scores() -> None:
+    """With the accuracies' wide intervals 0.93 and 0.97 are one; with the paired difference they are two."""
+    wide = [
+        replace(t, figures={**t.figures, "accuracy": replace(t.figures["accuracy"], low=0.5, high=1.0)}) for t in TRIALS
+    ]
+    same = {str(i): 1.0 for i in range(500)}
+    assert 3 not in [t.number for t in front(wide).trials]
+    assert pick(wide, {}, "accuracy", scores=lambda _: same).trial.number == 3
 
 
 def test_limits_hold_and_their_cost_is_told() -> None:
@@ -135,6 +149,10 @@ def test_terminal_tables_show_text_as_it_is() -> None:
         narrow.print(front_table(front(TRIALS)))
     lines = captured.get().splitlines()
     assert max(map(len, lines)) <= 80
+    assert [line.split("int8")[-1].strip() for line in lines if "kept out" in line] == [
+        f"kept out {t.slices['wording']['kept_out'].value:.2f} · known {t.slices['wording']['known'].value:.2f}"
+        for t in front(TRIALS).trials
+    ]
     assert "…" not in captured.get()
     text = rendered(pick_text(with_holdout(pick(TRIALS, {}), check(0.9))))
     for word in ("Trial 1", "[bold]m", "Holdout", "[0.880, 0.920]", "kind: light", "knee"):

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         lambda f: axes(f, runtime={"name": "torch"}),
         ["quantization.weights", "torch", "int8"],
     ),
-    "more threads than the device": (lambda f: axes(f, runtime={"threads": [1, 999]}), ["runtime.threads", "999"]),
+    "more threads than the device": (lambda f: axes(f, runtime={"threads": [999]}), ["runtime.threads", "999"]),
     "template without question": (lambda f: axes(f, prompt={"template": ["look"]}), ["prompt.template", "{question}"]),
     "no such model": (lambda f: axes(f, model={"path": ["models/zzz"]}), ["models/zzz"]),
     "model without config": (lambda f: (f / "models/a/config.json").unlink(), ["models/a", "config.json"]),

@@ -81,7 +81,7 @@ def full(space: Space) -> Candidate:
 
 @pytest.mark.parametrize(
     ("change", "first_changed"),
-    [({"seed": 1}, "pruning"), ({"train": "other"}, "tuning"), ({"calibration": "other"}, "quantization")],
+    [({"seed": 1}, "pruning"), ({"train": "other"}, "tuning"), ({"calibration": "other"}, "runtime")],
 )
 def test_what_a_stage_reads_is_in_its_key(space: Space, change: dict[str, object], first_changed: str) -> None:
     before = tree(space).plan(full(space))

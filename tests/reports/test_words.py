@@ -1,0 +1,55 @@
+from reports.words import describe, duration
+from spaces.axes import Value
+
+
+def test_configuration_in_words() -> None:
+    candidate: dict[str, Value] = {
+        "model.path": "a/b/inspection-m",
+        "pruning.ffn": 0.25,
+        "tuning.method": "lora",
+        "tuning.steps": 120,
+        "tuning.rank": 8,
+        "visual_tokens.keep": 0.5,
+        "visual_tokens.method": "norm",
+        "quantization.weights": "int4",
+        "quantization.group_size": 32,
+        "quantization.calibrated": True,
+        "prompt.hint": True,
+        "runtime.name": "torch",
+        "runtime.threads": 2,
+        "runtime.inference_precision": "bf16",
+        "extra.knob": 3,
+    }
+    assert describe(candidate) == (
+        "inspection-m",
+        "FFN −25 %",
+        "LoRA rank 8, 120 steps",
+        "50 % visual tokens by norm",
+        "int4 group 32, calibrated",
+        "answer hint",
+        "runtime torch",
+        "bf16",
+        "2 threads",
+        "knob=3",
+    )
+    plain: dict[str, Value] = {
+        "model.path": "m",
+        "pruning.ffn": 0.0,
+        "tuning.method": "none",
+        "visual_tokens.keep": 1.0,
+        "prompt.hint": False,
+        "runtime.name": "openvino",
+        "runtime.threads": 1,
+        "runtime.inference_precision": "f32",
+    }
+    assert describe(plain) == ("m",)
+
+
+def test_duration() -> None:
+    assert [duration(s) for s in (0.02, 8.24, 59.4, 200, 7500)] == [
+        "0.0 s",
+        "8.2 s",
+        "59 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
