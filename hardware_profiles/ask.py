@@ -1,22 +1,52 @@
 """Asking a bundle one question in this process, as `vlmfront run` does, with the bundle's runtime and nothing else."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from hardware_profiles.agent.runner import explain
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import Timing
+from hardware_profiles.client import OFFLINE
+from hardware_profiles.messages import JobFailed, Timing
 from hardware_profiles.runtimes import Question, find
 from hardware_profiles.runtimes.images import read_image
-from spaces.prompting import render
+from spaces.errors import BadInput
+from spaces.prompting import Prompt, render
+
+_REASON = 600  # characters of an engine's message, at most
 
 
 def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Timing:
     """The bundle's answer, timed. ``fields`` are those of a task's row that the bundle's hints go by.
 
     Raises:
-        BadInput: the bundle is not what its manifest says, or the image cannot be read.
+        BadInput: the bundle is not what its manifest says, the image cannot be read, or the field that picks the hint
+            is not given or has a value without a hint.
+        JobFailed: the runtime cannot load the bundle, or fails to answer.
     """
+    os.environ.update(OFFLINE)
     pixels = read_image(image)
     bundle = open_bundle(path)
+    check_hint(path, bundle.manifest.prompt, fields)
     prompt = render(bundle.manifest.prompt, question, fields)
-    return find(bundle.manifest.runtime).load(bundle).answer(Question(id="", image_HWC=pixels, prompt=prompt))
+    runtime = find(bundle.manifest.runtime)
+    try:
+        return runtime.load(bundle).answer(Question(id="", image_HWC=pixels, prompt=prompt))
+    except BadInput:
+        raise
+    except Exception as error:
+        fault, reason = explain(error)
+        raise JobFailed(fault, reason[:_REASON]) from error
+
+
+def check_hint(path: Path, prompt: Prompt, fields: Mapping[str, str]) -> None:
+    """Refuse to ask without the hint that the bundle was searched with.
+
+    Raises:
+        BadInput: naming the field and its values.
+    """
+    name, values = prompt.hint_field, list(prompt.hints)
+    if not name or not values or fields.get(name) in prompt.hints:
+        return
+    wrong = f"has no hint for {name}={fields[name]}" if name in fields else f"picks its hint by the field {name!r}"
+    raise BadInput(f"{path} {wrong}; add --field {name}={values[0]} (one of {', '.join(values)}).")

@@ -17,6 +17,7 @@ ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
 PRECISIONS = ("f32", "bf16", "f16")
 KV_PRECISIONS = (*PRECISIONS, "u8")
 _HEADER_LIMIT = 100 << 20
+_WHOLE_LIMIT = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         raise BadInput(f"{path} is no bundle: it has no {MANIFEST}; name a folder that `vlmfront export` wrote.")
     try:
         manifest = _parse(json.loads(where.read_text(encoding="utf-8")), where)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({error}); export the bundle again.") from error
     found = dict(_walk(path))
     for name, entry in manifest.files.items():
@@ -155,11 +156,21 @@ def _check_kind(folder: Path, name: str, files: Mapping[str, FileEntry]) -> None
         raise BadInput(f"{path} is of a kind that bundles may not hold; accepted are {', '.join(ACCEPTED)}.")
     if path.suffix == ".bin" and PurePosixPath(name).with_suffix(".xml").as_posix() not in files:
         raise BadInput(f"{path} has no .xml beside it, so it is no OpenVINO model; save weights as safetensors.")
+    if name.endswith("config.json") and _names_code(path):
+        raise BadInput(f"{path} names code of its own (auto_map), which is never run; take a model without it.")
     if path.suffix == ".safetensors":
         with path.open("rb") as stream:
             length, first = int.from_bytes(stream.read(8), "little"), stream.read(1)
         if first != b"{" or length > min(_HEADER_LIMIT, path.stat().st_size - 8):
             raise BadInput(f"{path} is not a safetensors file; save the weights as safetensors.")
+
+
+def _names_code(path: Path) -> bool:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON ({error}); save the model again.") from error
+    return isinstance(config, dict) and bool(config.get("auto_map"))
 
 
 def _check_name(name: str, where: Path) -> None:
@@ -180,7 +191,7 @@ def _parse(body: Any, where: Path) -> Manifest:
         if len({name.casefold() for name in names}) < len(names):
             raise BadInput(f"{where} lists two paths that differ in case only; export the bundle again.")
         manifest = Manifest(
-            runtime=_text(body["runtime"]),
+            runtime=body["runtime"],
             files={name: FileEntry(**entry) for name, entry in body["files"].items()},
             prompt=Prompt(**body["prompt"]),
             max_new_tokens=body["max_new_tokens"],
@@ -195,22 +206,26 @@ def _parse(body: Any, where: Path) -> Manifest:
     return manifest
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
+def _whole(value: Any, low: int, limit: int = _WHOLE_LIMIT) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < limit
 
 
-def _whole(value: Any, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _file(entry: FileEntry) -> bool:
+    return isinstance(entry.sha256, str) and _whole(entry.size, 0, 1 << 63)
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(value, str) for value in values.values())
 
 
 def _check_settings(manifest: Manifest, where: Path) -> None:
-    execution = manifest.execution
+    execution, template = manifest.execution, manifest.prompt.template
     checks = {
-        "files": bool(manifest.files) and all(_whole(entry.size, 0) for entry in manifest.files.values()),
-        "prompt.template": _text(manifest.prompt.template).count(QUESTION) == 1,
-        "prompt.hints": isinstance(manifest.prompt.hints, Mapping),
+        "runtime": isinstance(manifest.runtime, str),
+        "files": bool(manifest.files) and all(map(_file, manifest.files.values())),
+        "prompt.template": isinstance(template, str) and template.count(QUESTION) == 1,
+        "prompt.hint_field": isinstance(manifest.prompt.hint_field, str),
+        "prompt.hints": _texts(manifest.prompt.hints),
         "max_new_tokens": _whole(manifest.max_new_tokens, 1),
         "execution.threads": _whole(execution.threads, 1),
         "execution.inference_precision": execution.inference_precision in PRECISIONS,

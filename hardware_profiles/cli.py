@@ -68,13 +68,8 @@ def _show(bundle: Path, measured: Measurement) -> None:
     table = Table(title=f"{bundle.name}: {len(timings)} answers, median and range in ms")
     for heading in ("part", "median", "least", "most"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
-    parts = ("preprocess_ms", "vision_ms", "prefill_ms", "ttft_ms", "e2e_ms")
+    parts = ("preprocess_ms", "vision_ms", "prefill_ms", "ttft_ms", "e2e_ms", "inter_token_ms")
     rows = {part: [value for timing in timings if (value := getattr(timing, part)) is not None] for part in parts}
-    rows["per token after the first"] = [
-        (timing.token_ms[-1] - timing.token_ms[0]) / (len(timing.token_ms) - 1)
-        for timing in timings
-        if len(timing.token_ms) > 1
-    ]
     for part, values in rows.items():
         cells = (statistics.median(values), min(values), max(values)) if values else ()
         table.add_row(part, *(f"{cell:.2f}" for cell in cells))
@@ -83,6 +78,8 @@ def _show(bundle: Path, measured: Measurement) -> None:
     console.print(f"answer: {timings[0].text!r}")
     console.print(f"memory: peak {peak / 2**20:.0f} MiB, {above / 2**20:.0f} MiB above the bare runtime")
     console.print(f"load: {measured.load_s:.2f} s; first answer: {measured.first_ms:.1f} ms")
+    energy = "none" if measured.energy_j is None else f"{measured.energy_j:.3g} J an answer"
+    console.print(f"energy: {energy} ({measured.energy_source})")
     console.print(f"verdict: {measured.verdict}, provisional{''.join('; ' + reason for reason in measured.reasons)}")
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hardware_profiles.agent import probes
-from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Timing, encode
+from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Measurement, Timing, encode
 
 RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
-LINE_BYTES = 1 << 20
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}  # no library goes online
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 GONE_S = 5.0  # within which a killed group must have vanished
 NOISY_CV = 0.10
@@ -40,7 +40,8 @@ def run_job(
     ``cancel`` is set from another thread to stop the job; ``command`` is what is started as the runner.
 
     Raises:
-        JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase), ``INVALID_INPUT``.
+        JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase that fell silent),
+            ``INVALID_INPUT``.
         Cancelled: after ``cancel`` was set.
     """
     kills = probes.oom_kills()
@@ -48,7 +49,12 @@ def run_job(
         asked.write(encode(job).encode() + b"\n")
         asked.seek(0)
         runner = subprocess.Popen(
-            command, stdin=asked, stdout=subprocess.PIPE, stderr=printed, start_new_session=True, env=_environment()
+            command,
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=printed,
+            start_new_session=True,
+            env={**os.environ, **OFFLINE},
         )
         assert runner.stdout is not None
         try:
@@ -123,7 +129,7 @@ class _Heard:
         noise = [] if spread < NOISY_CV else [f"e2e times scatter by {spread:.0%} at equal token counts"]
         return Measurement(
             verdict="labelled" if noise else "valid",
-            reasons=(*noise, *self._facts["reasons"]),
+            reasons=tuple(noise),
             provisional=True,
             load_s=self._facts["load_s"],
             first_ms=self._facts["first_ms"],
@@ -132,6 +138,7 @@ class _Heard:
             memory_peak_bytes=self._facts["memory_peak_bytes"],
             memory_baseline_bytes=self._facts["memory_baseline_bytes"],
             energy_j=self._facts["energy_j"],
+            energy_source=self._facts["energy_source"],
             properties=self._properties,
         )
 
@@ -151,7 +158,7 @@ def scatter(timings: Sequence[Timing]) -> float:
 
 
 def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
-    """Read events until the last one or the end of the stream; each phase has its deadline."""
+    """Read events until the last one or the end of the stream; each one restarts the deadline of its phase."""
     heard, rest, phase = _Heard(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
     with selectors.DefaultSelector() as selector:
@@ -160,7 +167,7 @@ def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
             if cancel.is_set():
                 raise Cancelled(f"the job on {job.bundle} was cancelled")
             if time.monotonic() > limit:
-                raise JobFailed("TIMEOUT", f"{phase} took longer than {job.deadline_s[phase]:g} s")
+                raise JobFailed("TIMEOUT", f"nothing was heard of {phase} for {job.deadline_s[phase]:g} s")
             if not selector.select(min(_TICK_S, max(limit - time.monotonic(), 0.001))):
                 continue
             chunk = os.read(handle, 1 << 16)
@@ -174,7 +181,7 @@ def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
                 heard.take(event)
                 if event["event"] == "phase":
                     phase = event["phase"]
-                    limit = time.monotonic() + job.deadline_s[phase]
+                limit = time.monotonic() + job.deadline_s[phase]
     return heard
 
 
@@ -201,11 +208,6 @@ def _death(code: int, printed: BinaryIO, kills: int) -> JobFailed:
     if "bad_alloc" in tail:
         return JobFailed("OOM", f"memory ran out ({name}): {tail}")
     return JobFailed("CRASH", f"the runner died of {name}: {tail}")
-
-
-def _environment() -> dict[str, str]:
-    """The caller's, without anything that would let a library go online."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
 
 
 def _signal_group(group: int, number: int) -> bool:

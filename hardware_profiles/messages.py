@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+LINE_BYTES = 1 << 20  # of one message, at most
 Fault: TypeAlias = Literal["OOM", "CRASH", "TIMEOUT", "INVALID_INPUT", "INVALID_NOISE"]
 
 
@@ -27,14 +28,15 @@ class Job:
             after another, after warm-up, with memory.
         bundle: path of the bundle's folder.
         min_answers: ``measure``: least number of timed answers (11 is the least n for a p50, see docs/measurement).
-        deadline_s: seconds for each phase before the runner is killed: ``load``, ``warmup``, ``work``.
+        deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
+            speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
     """
 
     kind: Literal["answer", "measure"]
     bundle: str
     requests: tuple[Request, ...]
     min_answers: int = 11
-    deadline_s: Mapping[str, float] = field(default_factory=lambda: {"load": 120.0, "warmup": 60.0, "work": 600.0})
+    deadline_s: Mapping[str, float] = field(default_factory=lambda: {"load": 600.0, "warmup": 120.0, "work": 300.0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,12 @@ class Timing:
     e2e_ms: float
     token_ms: tuple[float, ...]
 
+    @property
+    def inter_token_ms(self) -> float | None:
+        """Mean time between the tokens, (E2E - TTFT) / (n - 1) in milliseconds; null with fewer than two tokens."""
+        n = len(self.token_ms)
+        return (self.e2e_ms - self.ttft_ms) / (n - 1) if n > 1 else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
@@ -80,9 +88,14 @@ class Measurement:
 
     Attributes:
         verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
+        reasons: why the verdict is not ``valid``; empty where it is.
         provisional: one process only (during search).
+        load_s: of a warm load: the bundle's files were verified just before, so they come from the page cache.
         memory_peak_bytes, memory_baseline_bytes: VmHWM of the runner, and its resident size before the bundle loaded.
-        energy_j: joules per answer above idle; null with its reason in ``reasons`` where there is no sensor.
+            VmHWM is of this process alone; a control group's peak also counts the page cache of the files that were
+            verified, and whatever else runs in the group.
+        energy_j: joules per answer above idle; null where there is no reading.
+        energy_source: where ``energy_j`` comes from, or why it is null.
     """
 
     verdict: Literal["valid", "labelled", "invalid"]
@@ -95,6 +108,7 @@ class Measurement:
     memory_peak_bytes: int
     memory_baseline_bytes: int
     energy_j: float | None
+    energy_source: str
     properties: Mapping[str, str]
 
 

@@ -40,6 +40,7 @@ class Trial:
         slices: accuracy by field, then by that field's value.
         violated: limits that the trial misses, one sentence each (state ``infeasible``).
         seconds: wall time by phase: ``build``, ``score``, ``measure``, ``wait``.
+        scoring: how the answers came about, as the runtime says (in batches or one by one, drafts).
         labels: what a reader of the figures must know (a measurement's labels, ``provisional``).
         started, finished: seconds since the epoch.
     """
@@ -54,6 +55,7 @@ class Trial:
     violated: tuple[str, ...] = ()
     stages: tuple[StageCost, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    scoring: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     started: float = 0.0
     finished: float = 0.0

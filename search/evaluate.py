@@ -44,6 +44,7 @@ class _Progress:
     seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "score": 0.0, "measure": 0.0, "wait": 0.0})
     figures: dict[str, Figure] = field(default_factory=dict)
     slices: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    scoring: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
 
 
@@ -113,6 +114,7 @@ class Evaluator:
             violated=violated,
             stages=tuple(progress.stages),
             seconds=progress.seconds,
+            scoring=progress.scoring,
             labels=progress.labels,
             started=started,
             finished=time.time(),
@@ -153,6 +155,7 @@ class Evaluator:
         with _timed(progress, "score", self._gate.work()):
             result = run_job(job, cancel=self._stop)
         assert isinstance(result, Answered)
+        progress.scoring = {name: value for name, value in result.properties.items() if name.startswith("scoring")}
         scored = score(result, self._items, self._task.metric)
         self._run.write_answers(number, scored)
         scores = [answer.score for answer in scored]

@@ -1,6 +1,5 @@
 """In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
 
-import ctypes
 import errno
 import multiprocessing
 import os
@@ -12,11 +11,11 @@ from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
 
+from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.store import Entry
 from search.build import Stage, build_stage
 from spaces.errors import StageFailed
 
-_PR_SET_PDEATHSIG = 1
 _STORAGE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -89,7 +88,7 @@ class Builder:
 
 def _prepare(parent: int) -> None:
     """Make a worker process a good citizen: one thread, no network, no telemetry, silent, dead when its parent is."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

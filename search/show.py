@@ -12,15 +12,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hardware_profiles.store import write_atomic
+from objectives.folders import refuse_read_only
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports.front import front, front_as_dict, objectives_of, scores_of
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.text import front_table, pick_text
-from reports.words import describe, figure_of
+from reports.words import describe, figure_of, halves
 from search.engine import Outcome
 from search.session import Prepared, add_blank_image, score_on_holdout, search
+from spaces.errors import BadInput
 
 _ENDED = {
     "budget": "The budget is spent",
@@ -90,6 +92,10 @@ def pick_and_rescore(
         BadInput: nothing fits the limits, or the run or its holdout split cannot be read.
     """
     run = RunFolder.open(path)
+    try:
+        refuse_read_only(path)
+    except OSError as error:
+        raise BadInput(f"{path}: uses of the holdout split are put on record there ({error.strerror}).") from None
     limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
     limits |= {name: ("<=", value) for name, value in most.items()}
     picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), scores_of(run))
@@ -132,13 +138,14 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
 def trial_line(trial: Trial) -> str:
     """One finished trial in one line: number, accuracy, latency, configuration, or why it failed."""
     words = escape(" · ".join(describe(trial.candidate)))
+    apart = f"  [dim]{escape(halves(trial))}[/dim]" if halves(trial) else ""
     if trial.state == "failed":
         return f"[dim]{trial.number:>4}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
     accuracy, latency = figure_of(trial, "accuracy").value, figure_of(trial, "latency_p50_ms").value
     shown = f"{accuracy:.3f}" if accuracy is not None else "–"
     speed = f"{latency:7.2f} ms" if latency is not None else "      –   "
     missed = f"  [yellow]{escape(trial.violated[0])}[/yellow]" if trial.violated else ""
-    return f"[dim]{trial.number:>4}[/dim]  {shown}  {speed}  {words}{missed}"
+    return f"[dim]{trial.number:>4}[/dim]  {shown}  {speed}  {words}{apart}{missed}"
 
 
 def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:

@@ -46,7 +46,6 @@ from transformers.masking_utils import sdpa_mask
 
 sys.path.insert(0, str(Path(__file__).parent))
 import card
-
 import draw
 import family
 

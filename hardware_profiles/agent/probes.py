@@ -17,11 +17,6 @@ def memory_now_bytes(pid: int | None = None) -> int:
     return _status_bytes("VmRSS", pid)
 
 
-def memory_available_bytes() -> int:
-    """What the kernel believes new work could use (MemAvailable)."""
-    return _field_bytes(Path("/proc/meminfo"), "MemAvailable")
-
-
 def memory_total_bytes() -> int:
     """The machine's memory (MemTotal)."""
     return _field_bytes(Path("/proc/meminfo"), "MemTotal")
@@ -45,11 +40,11 @@ def energy_uj(counter: Path = RAPL) -> tuple[int | None, str]:
     try:
         return int(counter.read_text()), ""
     except FileNotFoundError:
-        return None, "energy: this machine has no RAPL counter"
+        return None, "this machine has no RAPL counter"
     except PermissionError:
-        return None, f"energy: {counter} may not be read"
+        return None, f"{counter} may not be read"
     except (OSError, ValueError) as error:
-        return None, f"energy: {counter} cannot be read ({error})"
+        return None, f"{counter} cannot be read ({error})"
 
 
 def _status_bytes(field: str, pid: int | None) -> int:

@@ -2,38 +2,41 @@
 
 One Job comes as a JSON line on stdin; events go out as JSON lines, each at most ``LINE_BYTES`` long, on a private copy
 of stdout, so that nothing a library prints can come between. Events: ``phase`` at the start of ``load``, ``warmup`` and
-``work``; ``loaded``; ``warm``; ``answers`` and ``timing`` as they come; ``done`` or ``fault`` last.
+``work``; ``loaded``; ``warm``; ``answers`` as they come; ``timing`` for each timed answer; ``tick`` while it goes on;
+``done`` or ``fault`` last.
+
+``load_s`` is that of a warm load: the bundle's files were read a moment before, to verify them, and are in the page
+cache. Peak memory is the process's own VmHWM, since a control group's peak also counts that cache and its neighbours.
 """
 
-import ctypes
 import gc
 import json
 import os
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from hardware_profiles.agent import probes
+from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import Fault, Job, Request, Timing
+from hardware_profiles.messages import LINE_BYTES, Fault, Job, Request, Timing
 from hardware_profiles.runtimes import Question, Session, find
 from hardware_profiles.runtimes.images import read_image
 from spaces.errors import BadInput
 from spaces.prompting import Prompt, render
 
-LINE_BYTES = 1 << 20
-CHUNK = 64  # questions answered between two events
+CHUNK = 64  # questions answered between two events, at most
+CHUNK_S = 10.0  # that a chunk may take, where it has more than one question
+TICK_S = 1.0  # between two ticks, at least: they must not disturb what is timed
 CHECKED = 8  # questions answered both ways before batches are trusted
 WARMUP_BLOCK = 5  # answers
 WARMUP_BLOCKS = 12  # at most
 WARMUP_AGREE = 0.05  # of the median
 IDLE_S = 1.0  # over which idle power is taken where there is an energy counter
-_PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = ("bad_alloc", "cannot allocate memory", "out of memory", "not enough memory", "failed to allocate")
 
 
@@ -42,6 +45,7 @@ class Events:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._heard = 0.0
 
     def send(self, event: str, **content: Any) -> None:
         line = json.dumps({"event": event, **content}, separators=(",", ":"), allow_nan=False)
@@ -49,6 +53,12 @@ class Events:
             raise ValueError(f"an event of {len(line)} characters is over the cap of {LINE_BYTES}")
         self._stream.write(line + "\n")
         self._stream.flush()
+        self._heard = time.monotonic()
+
+    def tick(self) -> None:
+        """Say that work goes on, unless something was said within the last ``TICK_S``."""
+        if time.monotonic() - self._heard >= TICK_S:
+            self.send("tick")
 
 
 def decode_job(line: str) -> Job:
@@ -71,7 +81,7 @@ def decode_job(line: str) -> Job:
 def main() -> None:
     """Read one job, run it, report; exit code 0 whenever the last event was sent."""
     events = Events(_private_stdout())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     try:
         run(decode_job(sys.stdin.readline()), events)
     except Exception as error:
@@ -98,7 +108,7 @@ def run(job: Job, events: Events) -> None:
     bundle = open_bundle(Path(job.bundle))
     runtime = find(bundle.manifest.runtime)
     runtime.prepare()
-    idle_w, energy_reason = _idle_watts() if job.kind == "measure" else (None, "")
+    idle_w, energy_source = _idle_watts() if job.kind == "measure" else (None, "")
     baseline = probes.memory_now_bytes()
     start = time.perf_counter()
     session = runtime.load(bundle)
@@ -107,42 +117,70 @@ def run(job: Job, events: Events) -> None:
     if job.kind == "answer":
         _answer(job, bundle.manifest.prompt, session, events)
     else:
-        _measure(job, bundle.manifest.prompt, session, events, idle_w, energy_reason)
+        _measure(job, bundle.manifest.prompt, session, events, idle_w, energy_source)
 
 
 def _answer(job: Job, prompt: Prompt, session: Session, events: Events) -> None:
     events.send("phase", phase="warmup")
     checked = [_question(request, prompt) for request in job.requests[:CHECKED]]
-    singly = [session.answer(question).text for question in checked]
-    agreed = sum(one == many.text for one, many in zip(singly, session.answer_many(checked), strict=True))
+    singly = _one_by_one(session, checked, events)
+    events.send("phase", phase="load")  # the first batch may load an engine of its own
+    agreed = sum(one.text == many.text for one, many in zip(singly, session.answer_many(checked), strict=True))
     batched = agreed == len(checked)
     how = "in batches" if batched else "one by one"
     events.send("warm", properties={"scoring": f"{how}; batches agreed on {agreed} of {len(checked)}"})
     events.send("phase", phase="work")
     start = time.perf_counter()
-    for requests in _chunks(job.requests):
-        questions = [_question(request, prompt) for request in requests]
+    done, size = 0, first_size(singly)
+    while done < len(job.requests):
+        begun = time.perf_counter()
+        questions = [_question(request, prompt) for request in job.requests[done : done + size]]
         if batched:
             answers = [asdict(answer) for answer in session.answer_many(questions)]
         else:
-            timings = [session.answer(question) for question in questions]
+            timings = _one_by_one(session, questions, events)
             answers = [{"id": timing.id, "text": timing.text, "tokens": len(timing.token_ms)} for timing in timings]
         events.send("answers", answers=answers)
+        done += len(questions)
+        size = next_size(size, time.perf_counter() - begun)
+    drafts = session.properties.get("scoring.drafts", "none") if batched else "none"
     events.send(
         "done",
         work_s=time.perf_counter() - start,
         memory_peak_bytes=probes.memory_peak_bytes(),
-        properties=dict(session.properties),
+        properties={**session.properties, "scoring.drafts": drafts},
     )
 
 
+def _one_by_one(session: Session, questions: Sequence[Question], events: Events) -> list[Timing]:
+    timings = []
+    for question in questions:
+        timings.append(session.answer(question))
+        events.tick()
+    return timings
+
+
+def first_size(answered: Sequence[Timing]) -> int:
+    """Questions of the first chunk: one, where as many as were answered for the check would take too long."""
+    return CHECKED if sum(timing.e2e_ms for timing in answered) < CHUNK_S * 1e3 else 1
+
+
+def next_size(size: int, took_s: float) -> int:
+    """Questions of the next chunk. Powers of two, so that what shares a batch hangs little on the clock."""
+    if took_s > CHUNK_S:
+        return max(1, size // 2)
+    return min(CHUNK, size * 2) if took_s < CHUNK_S / 4 else size
+
+
 def _measure(
-    job: Job, prompt: Prompt, session: Session, events: Events, idle_w: float | None, energy_reason: str
+    job: Job, prompt: Prompt, session: Session, events: Events, idle_w: float | None, energy_source: str
 ) -> None:
     events.send("phase", phase="warmup")
     questions = [_question(request, prompt) for request in job.requests]
     first = session.answer(questions[0])
-    events.send("warm", first_ms=first.e2e_ms, warmup_answers=1 + warm_up(session, questions), properties={})
+    events.send(
+        "warm", first_ms=first.e2e_ms, warmup_answers=1 + warm_up(session, questions, events.tick), properties={}
+    )
     events.send("phase", phase="work")
     timings: list[Timing] = []
     gc.collect()
@@ -150,6 +188,7 @@ def _measure(
     before, start = probes.energy_uj()[0], time.perf_counter()
     while len(timings) < max(job.min_answers, len(questions)):
         timings.append(session.answer(questions[len(timings) % len(questions)]))
+        events.tick()
     after, spent_s = probes.energy_uj()[0], time.perf_counter() - start
     gc.enable()
     for timing in timings:
@@ -157,18 +196,18 @@ def _measure(
     energy_j = None
     if idle_w is not None and before is not None and after is not None:
         if after < before:
-            energy_reason = "energy: the counter wrapped during the measurement"
+            energy_source = "the counter wrapped during the measurement"
         else:
             energy_j = ((after - before) / 1e6 - idle_w * spent_s) / len(timings)
     events.send(
         "done",
         memory_peak_bytes=probes.memory_peak_bytes(),
         energy_j=energy_j,
-        reasons=[energy_reason] if energy_reason else [],
+        energy_source=energy_source,
     )
 
 
-def warm_up(session: Session, questions: Sequence[Question]) -> int:
+def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], None]) -> int:
     """Answer until the medians of two consecutive blocks agree, a bounded number of times; how many answers it took."""
     last, place = 0.0, 0
     for _ in range(WARMUP_BLOCKS):
@@ -176,6 +215,7 @@ def warm_up(session: Session, questions: Sequence[Question]) -> int:
         for _ in range(WARMUP_BLOCK):
             block.append(session.answer(questions[place % len(questions)]).ttft_ms)
             place += 1
+            tick()
         median = statistics.median(block)
         if abs(median - last) <= WARMUP_AGREE * median:
             break
@@ -195,11 +235,6 @@ def _fields(fields: Mapping[str, str]) -> Mapping[str, str]:
     return {str(name): str(value) for name, value in fields.items()}
 
 
-def _chunks(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    for start in range(0, len(requests), CHUNK):
-        yield requests[start : start + CHUNK]
-
-
 def _idle_watts() -> tuple[float | None, str]:
     """The package's power while this process sleeps, or null and the reason."""
     before, reason = probes.energy_uj()
@@ -208,8 +243,8 @@ def _idle_watts() -> tuple[float | None, str]:
     time.sleep(IDLE_S)
     after, reason = probes.energy_uj()
     if after is None or after < before:
-        return None, reason or "energy: the counter wrapped during the idle baseline"
-    return (after - before) / 1e6 / IDLE_S, f"energy: RAPL package, above an idle baseline of {IDLE_S} s"
+        return None, reason or "the counter wrapped during the idle baseline"
+    return (after - before) / 1e6 / IDLE_S, f"RAPL package, above an idle baseline of {IDLE_S} s"
 
 
 def _private_stdout() -> TextIO:

@@ -1,16 +1,22 @@
 """Fitting an image to a model's input, so that every runtime sees the same pixels. NumPy and Pillow only."""
 
 import json
+import struct
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from spaces.errors import BadInput
 
+MAX_PIXELS = 50_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow starts other programs for some of the rest
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError)
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -62,13 +68,23 @@ def read_image(path: Path) -> Pixels:
     """An image file as (height, width, 3) 8-bit RGB.
 
     Raises:
-        BadInput: if it is missing, truncated or no image.
+        BadInput: one sentence: it is missing, damaged, larger than ``MAX_PIXELS`` or of none of ``FORMATS``.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise BadInput(f"{path} cannot be read as an image ({error}); give a PNG or JPEG file.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} cannot be read as an image: the file is missing.") from None
+    except Image.DecompressionBombError:
+        raise BadInput(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down.") from None
+    except DECODE_ERRORS as error:
+        raise BadInput(
+            f"{path} cannot be read as an image ({error}); give a whole file: {', '.join(FORMATS)}."
+        ) from None
 
 
 def fitted(image_HWC: Pixels, fit: Fit) -> Pixels:

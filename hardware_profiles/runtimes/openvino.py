@@ -18,6 +18,7 @@ from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Timing
 from hardware_profiles.runtimes import Question
 from hardware_profiles.runtimes.images import Fit, fitted
+from hardware_profiles.runtimes.openvino_batch import BatchedEngine, check_pins
 from spaces.errors import BadInput
 
 NEEDED = (
@@ -116,7 +117,6 @@ class OpenVINOSession:
 
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """See ``Session.answer_many``. Models without a batched engine are asked one by one."""
-        from hardware_profiles.runtimes.openvino_batch import BatchedEngine
         from hardware_profiles.runtimes.openvino_draft import DraftingEngine
 
         if self._batched is None and BatchedEngine.fits(self._folder):
@@ -154,17 +154,11 @@ def sections(report: str) -> dict[str, dict[str, str]]:
 
 
 def _checked(models: Mapping[str, Mapping[str, str]], pins: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    properties = {}
+    properties: dict[str, str] = {}
     for short, model in PINNED_MODELS.items():
         reported = models.get(model, {})
-        for key, pinned in pins.items():
-            if reported.get(key) != str(pinned):
-                found = reported.get(key, "no such report")
-                raise BadInput(
-                    f"{folder} pins {key} to {pinned}, but openvino runs its {short} model with {found}; "
-                    "this device cannot run the bundle as it was searched."
-                )
-            properties[f"{short}.{key}"] = reported[key]
+        check_pins(short, reported, pins, folder)
+        properties |= {f"{short}.{key}": reported[key] for key in pins}
     return properties
 
 

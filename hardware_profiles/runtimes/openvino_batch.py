@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hardware_profiles.messages import Answer
 from hardware_profiles.runtimes import Question
 from hardware_profiles.runtimes.images import Fit, fitted, normalised
+from spaces.errors import BadInput
 
 VISION_BATCH = 8
 LANGUAGE_BATCH = 32
@@ -36,13 +37,13 @@ class BatchedEngine:
             raise ValueError(f"the language model takes {sorted(names)}, not {sorted(_INPUTS)}")
         keep_last_position(language)
         properties = dict(pins)
-        self._language = core.compile_model(language, "CPU", properties).create_infer_request()
-        self._vision, self._embed = (
-            core.compile_model(
-                folder / f"openvino_{part}_embeddings_model.xml", "CPU", properties
-            ).create_infer_request()
-            for part in ("vision", "text")
-        )
+        models = {"language": language} | {
+            part: folder / f"openvino_{part}_embeddings_model.xml" for part in ("vision", "text")
+        }
+        compiled = {part: core.compile_model(model, "CPU", properties) for part, model in models.items()}
+        for part, model in compiled.items():
+            check_pins(part, {key: as_text(model.get_property(key)) for key in pins}, pins, folder)
+        self._language, self._vision, self._embed = (model.create_infer_request() for model in compiled.values())
         self._fit, self._tokenizer = fit, tokenizer
         config_json = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._image_token = int(config_json.get("image_token_id", config_json.get("image_token_index")))
@@ -141,6 +142,25 @@ class BatchedEngine:
             embedded_BTD = self._embed.get_output_tensor(0).data
             mask_BT = np.concatenate([mask_BT, np.ones((batch, 1), np.int64)], axis=1)
             position = position[:, -1:] + 1
+
+
+def as_text(value: Any) -> str:
+    """A compiled model's property as GenAI's report prints it: ``f32`` for an element type."""
+    return str(value.to_string() if hasattr(value, "to_string") else value)
+
+
+def check_pins(part: str, reported: Mapping[str, str], pins: Mapping[str, Any], folder: Path) -> None:
+    """Compare what a model says of itself with what it was to run with.
+
+    Raises:
+        BadInput: naming the first property that is another one.
+    """
+    for key, pinned in pins.items():
+        if reported.get(key) != str(pinned):
+            raise BadInput(
+                f"{folder} pins {key} to {pinned}, but openvino runs its {part} model with "
+                f"{reported.get(key, 'no such report')}; this device cannot run the bundle as it was searched."
+            )
 
 
 def keep_last_position(model: Any) -> bool:

@@ -47,11 +47,18 @@ class TorchSession:
 
         torch.set_num_threads(execution.threads)
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
-            bundle.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            bundle.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         check_loading(bundle.folder, info)
         self._model: Any = model.eval()
-        self._processor: Any = transformers.AutoProcessor.from_pretrained(bundle.folder, local_files_only=True)
+        self._processor: Any = transformers.AutoProcessor.from_pretrained(
+            bundle.folder, local_files_only=True, trust_remote_code=False
+        )
         self._processor.tokenizer.padding_side = "left"
         self._cap = bundle.manifest.max_new_tokens
         self.properties: Mapping[str, str] = {

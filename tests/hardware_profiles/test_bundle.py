@@ -1,15 +1,19 @@
+import contextlib
 import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal
 from spaces.errors import BadInput
-from spaces.prompting import Prompt
+from spaces.prompting import Prompt, render
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def sealed(folder: Path, **changes: Any) -> Bundle:
-    settings: dict[str, Any] = {
+    pins: dict[str, Any] = {
         "runtime": "openvino",
         "prompt": Prompt(),
         "max_new_tokens": 8,
@@ -32,7 +36,7 @@ def sealed(folder: Path, **changes: Any) -> Bundle:
         "candidate": {"quantization.weights": "int4"},
         "provenance": {"stages": ["a"]},
     }
-    return seal(folder, **(settings | changes))
+    return seal(folder, **(pins | changes))
 
 
 def list_again(folder: Path, name: str) -> None:
@@ -83,6 +87,12 @@ TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown setting": (lambda f: edit(f, lambda m: m["execution"].update(turbo=1)), "turbo"),
     "threads": (lambda f: edit(f, lambda m: m["execution"].update(threads=0)), "execution.threads"),
     "template": (lambda f: edit(f, lambda m: m["prompt"].update(template="no place")), "prompt.template"),
+    "template a number": (lambda f: edit(f, lambda m: m["prompt"].update(template=5)), "prompt.template"),
+    "hint no text": (lambda f: edit(f, lambda m: m["prompt"].update(hints={"a": 1})), "prompt.hints"),
+    "hint field": (lambda f: edit(f, lambda m: m["prompt"].update(hint_field=[])), "prompt.hint_field"),
+    "runtime": (lambda f: edit(f, lambda m: m.update(runtime=None)), "runtime"),
+    "huge number": (lambda f: (f / "manifest.json").write_text("[" + "9" * 5000 + "]"), "is not JSON"),
+    "deep": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "is not JSON"),
     "file missing": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "file longer": (lambda f: (f / "config.json").write_text("{ }"), "config.json is not the file"),
     "same length": (lambda f: (f / "model.bin").write_bytes(b"\1" * 100), "model.bin is not the file"),
@@ -109,6 +119,51 @@ def test_a_tampered_bundle_is_refused(folder: Path, case: str) -> None:
     assert words in str(refused.value)
     assert str(refused.value).endswith(".")
     assert "\n" not in str(refused.value)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = [
+    *((name,) for name in ("runtime", "files", "prompt", "max_new_tokens", "execution", "candidate", "measured")),
+    *(("prompt", name) for name in ("template", "hint_field", "hints", "more")),
+    *(("execution", name) for name in ("threads", "inference_precision", "kv_cache_precision", "dynamic_quantization")),
+    *(("files", "config.json", name) for name in ("sha256", "size")),
+    ("files", "config.json"),
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(field=st.sampled_from(FIELDS), value=JUNK)
+def test_any_value_of_any_field_is_taken_or_refused_in_one_sentence(
+    folder: Path, field: tuple[str, ...], value: Any
+) -> None:
+    (folder / "manifest.json").unlink(missing_ok=True)
+    body: dict[str, Any] = {"schema": "vlmfront.bundle/1", **asdict(sealed(folder).manifest)}
+    inner = body
+    for name in field[:-1]:
+        inner = inner[name]
+    inner[field[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(body))
+    with contextlib.suppress(BadInput):
+        prompt = open_bundle(folder).manifest.prompt
+        render(prompt, "what ?", {prompt.hint_field: "x"})
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_config_that_names_code_is_neither_sealed_nor_opened(folder: Path, name: str) -> None:
+    code = json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}).encode()
+    (folder / name).write_text("{}")
+    sealed(folder)
+    (folder / name).write_bytes(code)
+    with pytest.raises(BadInput, match="auto_map"):
+        sealed(folder)
+    entry = {"sha256": hashlib.sha256(code).hexdigest(), "size": len(code)}
+    edit(folder, lambda body: body["files"].update({name: entry}))
+    with pytest.raises(BadInput, match=rf"{name} names code of its own \(auto_map\)"):
+        open_bundle(folder)
 
 
 def test_without_verification_names_and_sizes_still_count(folder: Path) -> None:

@@ -3,16 +3,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hardware_profiles.bundle import Bundle
+from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Request
 from hardware_profiles.runtimes import Question, capabilities, find
 from hardware_profiles.runtimes.images import Fit, fitted, normalised, read_image
 from hardware_profiles.runtimes.openvino import device_properties, sections
+from hardware_profiles.runtimes.openvino_batch import BatchedEngine
 from hardware_profiles.runtimes.torch import check_loading
 from spaces.errors import BadInput
 from spaces.prompting import render
@@ -205,6 +208,50 @@ def test_an_image_that_is_none_is_refused_by_name(tmp_path: Path, tiny_images: l
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadInput, match=name):
             read_image(tmp_path / name)
+
+
+def test_an_image_that_would_start_another_program_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (20, 20)).save(path, format="EPS")
+    started: list[object] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **more: started.append(given))
+    with pytest.raises(BadInput, match=r"x\.png cannot be read as an image"):
+        read_image(path)
+    assert not started
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow itself warns of the first and refuses the second
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, side: int) -> None:
+    Image.new("1", (side, side)).save(tmp_path / "big.png")
+    with pytest.raises(BadInput, match=r"big\.png has more than 50,000,000 pixels"):
+        read_image(tmp_path / "big.png")
+
+
+def test_the_batched_engine_runs_as_pinned(tiny_openvino: Path) -> None:
+    pins = device_properties(Execution(kv_cache_precision="f16"))
+    fit = Fit.read(tiny_openvino)
+    config = SimpleNamespace(stop_token_ids={1}, max_new_tokens=4)
+    BatchedEngine(tiny_openvino, fit, pins, None, config)
+    with pytest.raises(BadInput, match=r"pins INFERENCE_NUM_THREADS to 10000, but openvino runs its language model"):
+        BatchedEngine(tiny_openvino, fit, pins | {"INFERENCE_NUM_THREADS": 10_000}, None, config)
+
+
+def test_torch_never_trusts_code_of_a_checkpoint(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    trusted: list[object] = []
+    for kind in (transformers.LlavaForConditionalGeneration, transformers.AutoProcessor):
+        real = kind.from_pretrained
+
+        def spy(*given: Any, _real: Any = real, **more: Any) -> Any:
+            trusted.append(more.get("trust_remote_code"))
+            return _real(*given, **more)
+
+        monkeypatch.setattr(kind, "from_pretrained", spy)
+    find("torch").load(sealed("torch"))
+    assert trusted == [False, False]
 
 
 def test_the_last_position_is_all_that_the_head_needs(tiny_openvino: Path) -> None:
