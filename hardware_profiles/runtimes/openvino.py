@@ -20,6 +20,7 @@ from hardware_profiles.runtimes import Question
 from hardware_profiles.runtimes.images import Fit, fitted
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine, check_pins
 from spaces.errors import BadInput
+from spaces.signal_stack import kept_signal_stack
 
 NEEDED = (
     "config.json",
@@ -53,6 +54,7 @@ class OpenVINORuntime:
 class OpenVINOSession:
     """A loaded bundle; the batched engine beside it is loaded by the first ``answer_many``."""
 
+    @kept_signal_stack()
     def __init__(self, bundle: Bundle) -> None:
         for name in NEEDED:
             if not (bundle.folder / name).is_file():
@@ -78,6 +80,7 @@ class OpenVINOSession:
         self._batched: Any = None
         self._asked = False
 
+    @kept_signal_stack()
     def answer(self, question: Question) -> Timing:
         """See ``Session.answer``. ``vision_ms`` includes GenAI's normalisation, ``preprocess_ms`` the text embedding.
 
@@ -115,6 +118,7 @@ class OpenVINOSession:
         with _stdout_to(Path(os.devnull)):  # the raised log level lasts, and GenAI logs its first call
             return self._pipeline.generate(prompt, images=[image], generation_config=self._config)
 
+    @kept_signal_stack()
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """See ``Session.answer_many``. Models without a batched engine are asked one by one."""
         from hardware_profiles.runtimes.openvino_draft import DraftingEngine

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from spaces.axes.signal_stack import kept_signal_stack
+from spaces.signal_stack import kept_signal_stack
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(sent: signal.Signals, pro
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
-    os.kill(process.pid, sent)
+    (os.killpg if sent is signal.SIGINT else os.kill)(process.pid, sent)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == (130 if sent is signal.SIGINT else -sent)
     assert b"Traceback" not in printed
@@ -128,6 +128,22 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(sent: signal.Signals, pro
     ended = states(folder)
     assert TrialState.RUNNING not in ended
     assert ended.count(TrialState.COMPLETE) == len(after)
+
+
+def test_ctrl_c_in_the_first_seconds_is_no_traceback(project: Callable[..., Path]) -> None:
+    config = project()
+    folder = config.parent / "run"
+    arguments = [*COMMAND, "search", str(config), "--run", str(folder)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    while not (folder / "study.journal").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert b"Traceback" not in printed
+    _no_process_is_left(process.pid)
 
 
 def _no_process_is_left(group: int) -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from spaces.axes import Axis, Choice, Samples, Value, runtime
-from spaces.axes.signal_stack import kept_signal_stack
 from spaces.sample import Sample
+from spaces.signal_stack import kept_signal_stack
 
 Apply: TypeAlias = Callable[..., Path]
 COLOURS = ("red", "green", "blue", "ball", "box", "shape", "colour", "this")

@@ -8,8 +8,8 @@ from safetensors.numpy import load_file
 
 from spaces.axes import Samples, Value, visual_tokens
 from spaces.axes.quantization import AXIS, calibration_inputs, nearest_group
-from spaces.axes.signal_stack import kept_signal_stack
 from spaces.errors import StageFailed
+from spaces.signal_stack import kept_signal_stack
 from tests.spaces.axes.conftest import Apply, contents, full_choice, genai_answers
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spaces.axes.signal_stack import kept_signal_stack
+from spaces.signal_stack import kept_signal_stack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such stack")
 
@@ -19,12 +19,12 @@ def _stack() -> tuple[int | None, int, int]:
     return stack.pointer, stack.flags, stack.size
 
 
-def test_the_stack_is_put_back_after_openvino_compiled(exported: Path) -> None:
+def test_the_stack_is_put_back_after_openvino_compiled(tiny_openvino: Path) -> None:
     import openvino
 
     before = _stack()
     with kept_signal_stack():
-        openvino.Core().compile_model(exported / "openvino_vision_embeddings_model.xml", "CPU")
+        openvino.Core().compile_model(tiny_openvino / "openvino_vision_embeddings_model.xml", "CPU")
     assert _stack() == before
 
 
