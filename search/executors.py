@@ -1,6 +1,7 @@
 """In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import signal
@@ -66,6 +67,7 @@ class Builder:
                 os.kill(self._pid, signal.SIGKILL)
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+            gc.collect()  # a killed pool hangs in a cycle with its errors, and its semaphores with it
 
     def __enter__(self) -> "Builder":
         return self

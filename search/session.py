@@ -1,6 +1,5 @@
 """From a search file to a run: everything is checked first, then the engine is put together."""
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +145,6 @@ def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) 
         return engine.search()
     finally:
         engine.halt()
-        gc.collect()  # pools that were killed hang in cycles with their errors, and their semaphores with them
         settle(run, study, config.objectives, config.limits)
 
 
