@@ -10,6 +10,7 @@ import numpy as np
 
 from objectives import pareto
 from objectives.accuracy import paired_difference
+from objectives.latency import between_processes
 from objectives.noise import noise_floor
 from objectives.run import RunFolder
 from objectives.trial import Figure, Trial
@@ -134,6 +135,12 @@ def front(
         dominated=tuple(trial for trial, on in zip(scored, mask, strict=True) if not on),
         probabilities={trial.number: float(p) for trial, p in zip(scored, chance, strict=True)},
     )
+
+
+def floors_of(run: RunFolder) -> dict[str, float]:
+    """The noise floor of latencies on the run's device: how well the p50 of one bundle repeats in another process."""
+    spread = between_processes([reference.measurement for reference in run.read_references()])
+    return dict.fromkeys(("latency_p50_ms", "ttft_p50_ms", "token_p50_ms"), spread)
 
 
 def scores_of(run: RunFolder) -> Scores:

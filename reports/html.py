@@ -15,7 +15,7 @@ from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports import tables
 from reports.charts import NAMED_BASELINES, chart_axes, front_chart, model_order
-from reports.front import Front, Objective, as_values, front, objectives_of, scores_of
+from reports.front import Front, Objective, as_values, floors_of, front, objectives_of, scores_of
 from reports.markup import Html, card, element, join
 from reports.method import method
 from reports.words import MOST_PARTS, duration, figure_of, floor_in_words, number, with_unit
@@ -45,7 +45,7 @@ def report_html(run: RunFolder) -> str:
     from plotly.offline import get_plotlyjs
 
     trials = run.read_trials()
-    found = front(trials, objectives_of(run.settings), scores=scores_of(run))
+    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
     baselines, uses = run.read_baselines(), run.holdout_uses()
     assets = files("reports") / "assets"
     head = element(

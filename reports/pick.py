@@ -56,6 +56,7 @@ def pick(
     limits: Mapping[str, Limit],
     prefer: str = "knee",
     objectives: Sequence[str] = ("accuracy", "latency_p50_ms"),
+    floors: Mapping[str, float] | None = None,
     scores: Scores | None = None,
 ) -> Pick:
     """The trial that ``prefer`` likes best on the front of those that keep to the limits.
@@ -63,7 +64,7 @@ def pick(
     ``knee`` is the member where giving up a little of one objective no longer buys much of another
     (:func:`objectives.pareto.knee`). ``accuracy``, ``latency``, ``memory`` and ``size`` take the best in that figure,
     which counts as an objective of the front if it was none. A limit holds for the figure's value, not for the end of
-    its interval. ``scores`` as in :func:`reports.front.front`.
+    its interval. ``floors`` and ``scores`` as in :func:`reports.front.front`.
 
     Raises:
         BadInput: an unknown figure or preference, one that was not measured, or limits that no trial keeps to; then
@@ -74,10 +75,10 @@ def pick(
     kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits))]
     if not kept:
         raise BadInput(_none_meets(trials, limits))
-    ranked = _ranked(front(kept, judged, scores=scores), prefer)
+    ranked = _ranked(front(kept, judged, floors, scores), prefer)
     if not ranked:
         raise BadInput(f"no complete trial has all of {', '.join(judged)} measured; pick needs at least one.")
-    free = _ranked(front(trials, judged, scores=scores), prefer)[0] if limits else ranked[0]
+    free = _ranked(front(trials, judged, floors, scores), prefer)[0] if limits else ranked[0]
     return Pick(
         trial=ranked[0],
         prefer=prefer,

@@ -1,7 +1,6 @@
 """In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
 
 import errno
-import gc
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
+
+from tqdm.std import TqdmDefaultWriteLock
 
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.store import Entry
@@ -67,7 +68,6 @@ class Builder:
                 os.kill(self._pid, signal.SIGKILL)
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-            gc.collect()  # a killed pool hangs in a cycle with its errors, and its semaphores with it
 
     def __enter__(self) -> "Builder":
         return self
@@ -100,6 +100,7 @@ def _prepare(parent: int) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "DO_NOT_TRACK": "1",
     }
+    TqdmDefaultWriteLock.mp_lock = None  # else a semaphore that outlives a killed process
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

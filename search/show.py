@@ -15,7 +15,7 @@ from hardware_profiles.store import write_atomic
 from objectives.folders import refuse_read_only
 from objectives.run import RunFolder
 from objectives.trial import Trial
-from reports.front import front, front_as_dict, objectives_of, scores_of
+from reports.front import floors_of, front, front_as_dict, objectives_of, scores_of
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.text import front_table, pick_text
@@ -52,7 +52,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
         return 0
-    found = front(run.read_trials(), objectives_of(run.settings), scores=scores_of(run))
+    found = front(run.read_trials(), objectives_of(run.settings), floors_of(run), scores_of(run))
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
     console.print(f"{_ENDED[outcome.ended]}: {outcome.told} trials in {outcome.seconds:.0f} s.")
@@ -69,7 +69,7 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
         for stage in trial.stages:
             (reused if stage.reused else built)[stage.name] += 1
             seconds[stage.name] += 0.0 if stage.reused else stage.seconds
-    found = front(trials, objectives_of(run.settings), scores=scores_of(run))
+    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
     return {
         "ended": outcome.ended,
         "seconds": outcome.seconds,
@@ -98,7 +98,7 @@ def pick_and_rescore(
         raise BadInput(f"{path}: uses of the holdout split are put on record there ({error.strerror}).") from None
     limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
     limits |= {name: ("<=", value) for name, value in most.items()}
-    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), scores_of(run))
+    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run), scores_of(run))
     number = picked.trial.number
     check = score_on_holdout(run, number, f"pick --prefer {prefer}")
     picked = with_holdout(picked, check)
