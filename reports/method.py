@@ -18,7 +18,8 @@ Latency is the median time of a whole answer in a fresh process, over at least 1
 Its 95 % interval comes from order statistics, widened for the spread between processes.
 Provisional: measured in one process only.
 A trial is on the front if no other is at least as good in every objective up to the noise floor, \
-which is the median half-width of the front's intervals. Accuracy's comes from the paired differences between \
+which for latencies is how far the p50 of one bundle strays in other processes on this device (at least 5 %), and for \
+other figures the median half-width of the front's intervals. Accuracy's comes from the paired differences between \
 neighbours on the front before any floor, if there are two, since all trials answer the same items. \
 So a pale point may lie above the line: by less than the floor.
 P(front) is the probability that no other trial dominates this one when all figures vary within their intervals \

@@ -92,10 +92,12 @@ def export_command(
     from reports.export import export
 
     bundle = export(RunFolder.open(run), trial, out)
+    prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)
+    field = f" --field {prompt.hint_field}={next(iter(prompt.hints))}" if prompt.hints else ""
     _say(
-        {"bundle": str(out), "files": len(bundle.manifest.files), "size_bytes": bundle.size_bytes},
+        {"bundle": str(out), "files": count, "size_bytes": bundle.size_bytes},
         as_json,
-        f"{out}: {len(bundle.manifest.files)} files, verified. Ask it: vlmfront run {out} --image FILE --question TEXT",
+        f"{out}: {count} files, verified. Ask it: vlmfront run {out} --image FILE --question TEXT{field}",
     )
 
 
