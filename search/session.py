@@ -12,11 +12,10 @@ from typing import Any
 
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job, JobFailed
-from hardware_profiles.profile import Profile, local
+from hardware_profiles.profile import local
 from hardware_profiles.runtimes import capabilities
 from hardware_profiles.store import Store
 from objectives.accuracy import accuracy, accuracy_slices
-from objectives.folders import refuse_read_only
 from objectives.run import RunFolder
 from objectives.task import Task, load_task, read_split, read_splits, split_digest
 from objectives.trial import Trial
@@ -24,21 +23,20 @@ from reports.pick import HoldoutCheck
 from search.baselines import blank_image, commonest_answer
 from search.budget import Budget
 from search.build import StageTree
+from search.checks import models, narrowed, refuse_missing_splits, refuse_prompts, refuse_unwritable
 from search.config import SearchConfig, load_config
 from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator, requests, score
 from search.executors import Builder
 from search.gate import Gate
 from search.study import Study
-from spaces.axes import Value
 from spaces.axes.model import check_model_folder
-from spaces.axes.prompt import check_template
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Knob
+from spaces.knobs import Choices
 from spaces.plugins import available
 from spaces.reader import load_space
 from spaces.sample import Sample
-from spaces.space import Space, grid
+from spaces.space import Space
 
 _SPLITS = ("train", "calibration", "search", "holdout")
 _TOOLS = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-genai", "optuna", "peft", "vlmfront")
@@ -76,30 +74,19 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     space.check(capabilities())
     for model in models(space):
         check_model_folder(space.folder / model)
-    _refuse_prompts(space, task, config.space)
+    refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
     splits = read_splits(task, needed)
-    _refuse_missing_splits(space, splits, config.task)
+    refuse_missing_splits(space, splits, config.task)
     digests = {split: split_digest(samples) for split, samples in splits.items()}
     folder = run or Path("runs") / config.name
-    _refuse_unwritable(config.store)
+    refuse_unwritable(config.store)
     tree = StageTree(space, splits, digests, task.max_new_tokens, config.seed)
     settings = _settings(path, config, task, space, digests)
     settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
     opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
     return Prepared(config=config, task=task, space=space, splits=splits, tree=tree, run=opened, notes=notes)
-
-
-def models(space: Space) -> tuple[str, ...]:
-    """The model folders that the space names."""
-    return tuple(str(value) for value in values(space, "model.path"))
-
-
-def values(space: Space, name: str) -> tuple[Value, ...]:
-    """The values that a knob can have in this space; none where the space does not have it."""
-    knob = space.knob(name)
-    return grid(knob) if knob else ()
 
 
 def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
@@ -190,61 +177,6 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
     return HoldoutCheck(
         accuracy=accuracy(scores), slices=accuracy_slices(samples, scores, task.slices), repeat=use.repeat
     )
-
-
-def _refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path) -> None:
-    """Every stage that some candidate may have must find the samples it reads; export always needs a few."""
-    wanted = {"calibration"}
-    for knob in space.knobs:
-        if knob.name == "tuning.method" and set(grid(knob)) != {"none"}:
-            wanted.add("train")
-    for split in sorted(wanted - set(splits)):
-        raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
-
-
-def _refuse_prompts(space: Space, task: Task, source: Path) -> None:
-    """Every prompt of the space must have a place for the question, and hints to give if it promises some."""
-    for template in values(space, "prompt.template"):
-        check_template(str(template), f"{source}: axes.prompt.template")
-    if True in values(space, "prompt.hint") and not task.hints:
-        raise BadInput(
-            f"{source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
-        )
-
-
-def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:
-    """The space without execution settings that this device does not have, and a sentence about each that went.
-
-    Raises:
-        BadInput: nothing is left of a knob.
-    """
-    able: dict[str, Callable[[Value], bool]] = {
-        "runtime.threads": lambda threads: int(threads) <= device.threads,
-        "runtime.inference_precision": lambda precision: precision in device.dtypes,
-    }
-    knobs: list[Knob] = []
-    notes = []
-    for knob in space.knobs:
-        if isinstance(knob, Choices) and knob.name in able:
-            kept = tuple(value for value in knob.values if able[knob.name](value))
-            gone = ", ".join(str(value) for value in knob.values if value not in kept)
-            has = f"this device has {device.threads} threads and computes {', '.join(device.dtypes)} natively"
-            if not kept:
-                raise BadInput(f"{space.source}: axes.{knob.name}: {gone} cannot be run, {has}.")
-            if gone:
-                notes.append(f"{knob.name}: {gone} left out, {has}.")
-            knob = replace(knob, values=kept)
-        knobs.append(knob)
-    return replace(space, knobs=tuple(knobs)), tuple(notes)
-
-
-def _refuse_unwritable(store: Path) -> None:
-    """The artifacts' folder, or the nearest folder above it that exists, must take new files."""
-    nearest = next(folder for folder in (store, *store.parents) if folder.exists())
-    try:
-        refuse_read_only(nearest)
-    except OSError as error:
-        raise BadInput(f"{store}: the store of artifacts cannot be kept there ({error.strerror}).") from None
 
 
 def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digests: Mapping[str, str]) -> dict[str, Any]:

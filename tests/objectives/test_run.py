@@ -204,3 +204,38 @@ def test_what_is_no_run_is_refused(tmp_path: Path, run: RunFolder) -> None:
     (run.path / "run.json").write_text("{")
     with pytest.raises(BadInput, match=r"run\.json"):
         RunFolder.open(run.path)
+
+
+def test_one_process_writes_a_run_at_a_time(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    with run.writing(), pytest.raises(BadInput, match="another search"), RunFolder.open(tmp_path / "run").writing():
+        pass
+    with run.writing():
+        pass
+
+
+MEASUREMENT = Measurement(
+    verdict="valid",
+    reasons=(),
+    provisional=True,
+    load_s=1.0,
+    first_ms=3.5,
+    warmup_answers=2,
+    timings=(),
+    memory_peak_bytes=10,
+    memory_baseline_bytes=5,
+    energy_j=None,
+    energy_source="no counter",
+    properties={},
+)
+
+
+def test_references_are_those_of_the_latest_reference_trial(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    assert run.read_references() == ()
+    for trial in (3, 3, 5, 5):
+        run.log_reference(trial, MEASUREMENT)
+    with (run.path / "measurements" / "references.jsonl").open("a") as stream:
+        stream.write('{"trial": 7, "ti')
+    assert [reference.trial for reference in run.read_references()] == [5, 5]
+    assert run.read_references()[0].measurement == MEASUREMENT

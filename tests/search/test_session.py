@@ -99,6 +99,9 @@ def _going_on(config: Path, folder: Path) -> None:
     assert found["trials"] == 6
     after = RunFolder.open(folder).read_trials()
     assert after[:4] == before
+    references = RunFolder.open(folder).read_references()
+    assert len(references) >= 3
+    assert {reference.trial for reference in references} == {before[0].number}
     ids = [trial.candidate_id for trial in after]
     assert len(ids) == len(set(ids))
 

@@ -1,0 +1,92 @@
+"""What is refused before a search begins, beyond what the readers of its files refuse."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hardware_profiles.profile import Profile
+from objectives.folders import refuse_read_only
+from objectives.task import Task
+from spaces.axes import Value
+from spaces.axes.prompt import check_template
+from spaces.errors import BadInput
+from spaces.knobs import Choices, Knob
+from spaces.space import Space, grid
+
+
+def models(space: Space) -> tuple[str, ...]:
+    """The model folders that the space names."""
+    return tuple(str(value) for value in values(space, "model.path"))
+
+
+def values(space: Space, name: str) -> tuple[Value, ...]:
+    """The values that a knob can have in this space; none where the space does not have it."""
+    knob = space.knob(name)
+    return grid(knob) if knob else ()
+
+
+def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path) -> None:
+    """Every stage that some candidate may have must find the samples it reads; export always needs a few.
+
+    Raises:
+        BadInput: naming the file and the field.
+    """
+    wanted = {"calibration"}
+    for knob in space.knobs:
+        if knob.name == "tuning.method" and set(grid(knob)) != {"none"}:
+            wanted.add("train")
+    for split in sorted(wanted - set(splits)):
+        raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
+
+
+def refuse_prompts(space: Space, task: Task, source: Path) -> None:
+    """Every prompt of the space must have a place for the question, and hints to give if it promises some.
+
+    Raises:
+        BadInput: naming the file and the field.
+    """
+    for template in values(space, "prompt.template"):
+        check_template(str(template), f"{source}: axes.prompt.template")
+    if True in values(space, "prompt.hint") and not task.hints:
+        raise BadInput(
+            f"{source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
+        )
+
+
+def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:
+    """The space without execution settings that this device does not have, and a sentence about each that went.
+
+    Raises:
+        BadInput: nothing is left of a knob.
+    """
+    able: dict[str, Callable[[Value], bool]] = {
+        "runtime.threads": lambda threads: int(threads) <= device.threads,
+        "runtime.inference_precision": lambda precision: precision in device.dtypes,
+    }
+    knobs: list[Knob] = []
+    notes = []
+    for knob in space.knobs:
+        if isinstance(knob, Choices) and knob.name in able:
+            kept = tuple(value for value in knob.values if able[knob.name](value))
+            gone = ", ".join(str(value) for value in knob.values if value not in kept)
+            has = f"this device has {device.threads} threads and computes {', '.join(device.dtypes)} natively"
+            if not kept:
+                raise BadInput(f"{space.source}: axes.{knob.name}: {gone} cannot be run, {has}.")
+            if gone:
+                notes.append(f"{knob.name}: {gone} left out, {has}.")
+            knob = replace(knob, values=kept)
+        knobs.append(knob)
+    return replace(space, knobs=tuple(knobs)), tuple(notes)
+
+
+def refuse_unwritable(store: Path) -> None:
+    """The artifacts' folder, or the nearest folder above it that exists, must take new files.
+
+    Raises:
+        BadInput: naming the file and the field.
+    """
+    nearest = next(folder for folder in (store, *store.parents) if folder.exists())
+    try:
+        refuse_read_only(nearest)
+    except OSError as error:
+        raise BadInput(f"{store}: the store of artifacts cannot be kept there ({error.strerror}).") from None
