@@ -1,7 +1,6 @@
 """The search itself: workers ask for candidates, evaluate them and tell the study, until the budget is spent."""
 
 import math
-import signal
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -107,8 +106,6 @@ class Engine:
             builder.kill()
 
     def _work(self, builder: Builder) -> None:
-        # Processes that this thread starts inherit the mask: Ctrl-C, sent to the whole group, is for the main thread.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             while self._may_begin():
                 with self._gate.work():

@@ -84,6 +84,9 @@ class Builder:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(os.getpid(),))
+                # Ctrl-C goes to the whole group, but is for the main thread: the new process inherits this mask. Making
+                # the pool has started the resource tracker, which would lift it again.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 self._pid = self._pool.submit(os.getpid).result()
             return self._pool
 
