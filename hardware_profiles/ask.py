@@ -25,6 +25,8 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
         JobFailed: the runtime cannot load the bundle, or fails to answer.
     """
     os.environ.update(OFFLINE)
+    if not question.strip():
+        raise BadInput("--question: the question is empty; write what you want to know.")
     pixels = read_image(image)
     bundle = open_bundle(path)
     check_hint(path, bundle.manifest.prompt, fields)
@@ -37,6 +39,18 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
     except Exception as error:
         fault, reason = explain(error)
         raise JobFailed(fault, reason[:_REASON]) from error
+
+
+def field_of(text: str) -> tuple[str, str]:
+    """The name and value in ``NAME=VALUE``.
+
+    Raises:
+        BadInput: the text is not of that form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise BadInput(f"--field {text}: write NAME=VALUE.")
+    return name, value
 
 
 def check_hint(path: Path, prompt: Prompt, fields: Mapping[str, str]) -> None:

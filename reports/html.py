@@ -108,11 +108,11 @@ def _header(run: RunFolder, trials: Sequence[Trial], found: Front) -> Html:
     device = run.settings.get("device", "this machine")
     device = device.get("name", "this machine") if isinstance(device, Mapping) else device
     facts = {
-        "Run": run.name,
+        "Run": run.path.name,
         "Device": device,
         "Budget": search.get("budget"),
         "Limits": _limits(search.get("limits")),
-        "Told": sum(trial.state != "running" for trial in trials),
+        "Trials": sum(trial.state != "running" for trial in trials),
         **{state.capitalize(): count for state, count in _states(trials).items() if state != "complete"},
     }
     items = [element("li", f"{key} ", element("b", value)) for key, value in facts.items() if value is not None]
@@ -168,13 +168,21 @@ def _tiles(trials: Sequence[Trial], found: Front) -> Html | None:
     tiles.append(
         _tile("Knee of the front", f"Trial {middle.number}", ", ".join(_value(middle, o) for o in found.objectives))
     )
-    begun = [trial.started for trial in trials if trial.started]
-    ended = [trial.finished for trial in trials if trial.finished]
-    if begun and ended:
+    used = time_used(trials)
+    if used:
         totals = tables.stage_totals(trials)
         saved = sum(total.saved for total in totals)
-        tiles.append(_tile("Time used", duration(max(ended) - min(begun)), f"{duration(saved)} saved by reuse"))
+        tiles.append(_tile("Time used", duration(used), f"{duration(saved)} saved by reuse"))
     return element("div", *tiles, class_="tiles")
+
+
+def time_used(trials: Sequence[Trial]) -> float:
+    """Seconds during which at least one trial was under way; pauses between a stop and its resume do not count."""
+    total, until = 0.0, 0.0
+    for begun, ended in sorted((trial.started, trial.finished) for trial in trials if trial.finished):
+        total += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
+    return total
 
 
 def _tile(what: str, value: str, more: str, unit: str = "") -> Html:

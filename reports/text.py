@@ -22,6 +22,9 @@ from reports.words import (
     number,
 )
 
+NOISY = 0.25
+"""Noise floor, as a share, from which a front is called doubtful."""
+
 _EXTRA = ("memory_peak_mb", "size_mb")
 
 
@@ -47,7 +50,16 @@ def front_table(found: Front) -> RenderableType:
     floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
     count = len(found.members) + len(found.dominated)
     note = f"{len(found.members)} of {count} complete trials are on the front; noise floor: {floors}."
-    return Group(table, words, Text(f"\n{note}", style="dim"))
+    return Group(table, words, Text(f"\n{note}", style="dim"), *doubts(found))
+
+
+def doubts(found: Front) -> tuple[Text, ...]:
+    """A warning where a noise floor is so high that the front says little; nothing where it is not."""
+    noisy = [o.label.lower() for o in found.objectives if o.relative and found.floors.get(o.name, 0.0) > NOISY]
+    if not noisy:
+        return ()
+    why = "other work ran on this machine; search again when it is quiet"
+    return (Text(f"Values of {' and '.join(noisy)} could hardly be told apart: {why}.", style="yellow"),)
 
 
 def pick_text(picked: Pick) -> RenderableType:

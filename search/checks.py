@@ -1,6 +1,6 @@
 """What is refused before a search begins, beyond what the readers of its files refuse."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +8,11 @@ from hardware_profiles.profile import Profile
 from objectives.folders import refuse_read_only
 from objectives.task import Task
 from spaces.axes import Value
+from spaces.axes.model import check_model_folder
 from spaces.axes.prompt import check_template
 from spaces.errors import BadInput
 from spaces.knobs import Choices, Knob
+from spaces.sample import Sample
 from spaces.space import Space, grid
 
 
@@ -51,6 +53,37 @@ def refuse_prompts(space: Space, task: Task, source: Path) -> None:
         raise BadInput(
             f"{source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
         )
+
+
+def refuse_missing_hints(space: Space, task: Task, items: Sequence[Sample]) -> None:
+    """Where a candidate may be asked with hints, every row that scores it must have one.
+
+    Raises:
+        BadInput: naming the first row without.
+    """
+    if True not in values(space, "prompt.hint"):
+        return
+    for item in items:
+        value = item.fields.get(task.hint_field)
+        if value not in task.hints:
+            found = f"{task.hint_field}={value}" if value is not None else f"a row without {task.hint_field!r}"
+            raise BadInput(
+                f"{task.splits['search']}: row {item.id!r}: there is no hint for {found}; "
+                f"add it to hints.values in {task.path}, or correct the row."
+            )
+
+
+def refuse_bad_models(space: Space) -> None:
+    """Every model of the space must be a folder that loads.
+
+    Raises:
+        BadInput: naming the space file and what is wrong with the folder.
+    """
+    for model in models(space):
+        try:
+            check_model_folder(space.folder / model)
+        except BadInput as error:
+            raise BadInput(f"{space.source}: axes.model.path: {error}") from None
 
 
 def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:

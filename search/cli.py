@@ -112,11 +112,10 @@ def run_command(
     as_json: Json = False,
 ) -> None:
     """Ask a bundle about an image. Needs the bundle's runtime and nothing else: no torch, no optuna."""
-    from hardware_profiles.ask import ask
+    from hardware_profiles.ask import ask, field_of
 
-    fields = dict(_pair(text, "--field") for text in field or ())
-    answer = ask(bundle, image, question, fields)
-    _say({"answer": answer.text, "latency_ms": answer.e2e_ms, "ttft_ms": answer.ttft_ms}, as_json, answer.text)
+    answer = ask(bundle, image, question, dict(field_of(text) for text in field or ()))
+    _say({"answer": answer.text, "first_answer_ms": answer.e2e_ms}, as_json, answer.text)
 
 
 @space_app.command("schema", epilog="Example: vlmfront space schema > space.schema.json")
@@ -197,7 +196,7 @@ def _limits(given: list[str] | None, option: str) -> dict[str, float]:
         except ValueError:
             limits[name] = math.nan
         if not math.isfinite(limits[name]):
-            raise BadInput(f"{option} {text}: {value!r} is no number.")
+            raise BadInput(f"{option} {text}: {value!r} is no number; write it without a unit.")
     return limits
 
 

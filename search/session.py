@@ -23,14 +23,21 @@ from reports.pick import HoldoutCheck
 from search.baselines import blank_image, commonest_answer
 from search.budget import Budget
 from search.build import StageTree
-from search.checks import models, narrowed, refuse_missing_splits, refuse_prompts, refuse_unwritable
+from search.checks import (
+    models,
+    narrowed,
+    refuse_bad_models,
+    refuse_missing_hints,
+    refuse_missing_splits,
+    refuse_prompts,
+    refuse_unwritable,
+)
 from search.config import SearchConfig, load_config
 from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator, requests, score
 from search.executors import Builder
 from search.gate import Gate
 from search.study import Study
-from spaces.axes.model import check_model_folder
 from spaces.errors import BadInput
 from spaces.knobs import Choices
 from spaces.plugins import available
@@ -72,13 +79,17 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     task = load_task(config.task)
     space = load_space(config.space, available())
     space.check(capabilities())
-    for model in models(space):
-        check_model_folder(space.folder / model)
+    refuse_bad_models(space)
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
     splits = read_splits(task, needed)
     refuse_missing_splits(space, splits, config.task)
+    refuse_missing_hints(space, task, splits["search"][: config.items])
+    if "holdout" not in splits:
+        notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
+    if config.items and config.items > len(splits["search"]):
+        notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
     digests = {split: split_digest(samples) for split, samples in splits.items()}
     folder = run or Path("runs") / config.name
     refuse_unwritable(config.store)
@@ -161,6 +172,8 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
         JobFailed: the bundle could not answer.
     """
     task = load_task(Path(run.settings["task"]["path"]))
+    if "holdout" not in task.splits:
+        raise BadInput(f"{task.path}: splits: a pick is scored on a holdout split; name its JSONL file.")
     samples = read_split(task, "holdout")
     known = run.settings["task"]["digests"].get("holdout")
     if known and known != split_digest(samples):

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -38,7 +39,10 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
         console.print(note, highlight=False, markup=False)
     outcome = _search(prepared, console)
     if outcome.ended == "interrupted":
-        console.print(f"Interrupted; {outcome.told} trials are kept. Go on with --resume, or see vlmfront report.")
+        again = f"vlmfront search {run.settings['search']['file']} --run {run.path} --resume"
+        console.print(
+            f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {again}", soft_wrap=True, markup=False
+        )
         if as_json:
             print(json.dumps(summarise(run, outcome) | {"run": str(run.path)}))
         return 130
@@ -52,10 +56,11 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
         return 0
-    found = front(run.read_trials(), objectives_of(run.settings), floors_of(run), scores_of(run))
+    trials = [trimmed(trial, run.settings) for trial in run.read_trials()]
+    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
-    console.print(f"{_ENDED[outcome.ended]}: {outcome.told} trials in {outcome.seconds:.0f} s.")
+    console.print(f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials.")
     console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True)
     return 0
 
@@ -122,6 +127,7 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    console.print("[dim]trial  accuracy  latency p50  configuration[/dim]", highlight=False)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         done = len(prepared.run.read_trials())
         bar = progress.add_task(f"{done} trials", total=budget.trials, completed=done if budget.trials else 0)
@@ -130,9 +136,18 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
             nonlocal done
             done += 1
             progress.update(bar, description=f"{done} trials", completed=done if budget.trials else 0)
-            progress.console.print(trial_line(trial), soft_wrap=True, highlight=False)
+            line = trial_line(trimmed(trial, prepared.run.settings))
+            cut = progress.console.is_terminal
+            progress.console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
 
         return search(prepared, stop, on_trial)
+
+
+def trimmed(trial: Trial, settings: Mapping[str, Any]) -> Trial:
+    """The trial with only the model and the knobs that vary in the space, so that its description is short."""
+    knobs = settings["space"]["knobs"]
+    varied = {name for name, values in knobs.items() if isinstance(values, dict) or len(values) > 1} | {"model.path"}
+    return replace(trial, candidate={name: value for name, value in trial.candidate.items() if name in varied})
 
 
 def trial_line(trial: Trial) -> str:
@@ -140,12 +155,12 @@ def trial_line(trial: Trial) -> str:
     words = escape(" · ".join(describe(trial.candidate)))
     apart = f"  [dim]{escape(halves(trial))}[/dim]" if halves(trial) else ""
     if trial.state == "failed":
-        return f"[dim]{trial.number:>4}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
+        return f"[dim]{trial.number:>5}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
     accuracy, latency = figure_of(trial, "accuracy").value, figure_of(trial, "latency_p50_ms").value
     shown = f"{accuracy:.3f}" if accuracy is not None else "–"
-    speed = f"{latency:7.2f} ms" if latency is not None else "      –   "
+    speed = f"{latency:.2f} ms" if latency is not None else "–"
     missed = f"  [yellow]{escape(trial.violated[0])}[/yellow]" if trial.violated else ""
-    return f"[dim]{trial.number:>4}[/dim]  {shown}  {speed}  {words}{apart}{missed}"
+    return f"[dim]{trial.number:>5}[/dim]  {shown:>8}  {speed:>11}  {words}{apart}{missed}"
 
 
 def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:

@@ -20,8 +20,12 @@ def agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_measure_prints_the_raw_measurement(sealed: Sealed, tiny_images: list[Path]) -> None:
-    asked = ("--image", tiny_images[0], "--question", "what is this ?", "--answers", "12")
+    bare = ("--image", tiny_images[0], "--question", "what is this ?", "--answers", "12")
     folder = sealed().folder
+    refused = agent("measure", folder, *bare)
+    assert refused.returncode == 2
+    assert "--field kind=colour" in refused.stderr
+    asked = (*bare, "--field", "kind=colour")
     done = agent("measure", folder, *asked, "--json")
     assert done.returncode == 0, done.stderr
     measurement = json.loads(done.stdout)

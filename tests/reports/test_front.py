@@ -139,3 +139,11 @@ def test_as_dict_is_json(trials: list[Trial]) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     first = found["members"][0]
     assert {"trial", "candidate", "figures", "slices", "membership_probability"} <= first.keys()
+
+
+def test_a_front_that_noise_makes_doubtful_says_so() -> None:
+    from reports.text import NOISY, doubts
+
+    for floor, warned in ((NOISY - 0.01, False), (NOISY + 0.01, True)):
+        found = front([trial(1, 0.9, 5.0), trial(2, 0.5, 1.0)], floors={"latency_p50_ms": floor})
+        assert bool(doubts(found)) == warned

@@ -268,3 +268,14 @@ def test_markup_escapes_all_but_its_own() -> None:
         '<td class="a&quot;b" data-v="1">&lt;b&gt;<i></td>'
     )
     assert join("&", None, 3) == "&amp;3"
+
+
+def test_pauses_do_not_count_as_time_used() -> None:
+    from reports.html import time_used
+
+    times = [(0.0, 10.0), (5.0, 12.0), (100.0, 103.0), (101.0, 102.0)]
+    trials = [
+        Trial(number=i, candidate_id="", candidate={}, state="complete", started=1e9 + a, finished=1e9 + b)
+        for i, (a, b) in enumerate(times)
+    ]
+    assert time_used(trials) == 15.0
