@@ -21,9 +21,9 @@ from hardware_profiles.agent.runner import CHECKED
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Answer
 from hardware_profiles.runtimes import Question
-from hardware_profiles.runtimes.images import read_image
 from hardware_profiles.runtimes.openvino import OpenVINORuntime
 from hardware_profiles.runtimes.torch import TorchRuntime
+from spaces.images import read_image
 from workbench import FAMILY, Workbench, workbench
 
 BATCHES = (8, 16, 32, 64)

@@ -9,8 +9,8 @@ from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import OFFLINE
 from hardware_profiles.messages import JobFailed, Timing
 from hardware_profiles.runtimes import Question, find
-from hardware_profiles.runtimes.images import read_image
 from spaces.errors import BadInput
+from spaces.images import read_image
 from spaces.prompting import Prompt, render
 
 _REASON = 600  # characters of an engine's message, at most

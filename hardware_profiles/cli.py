@@ -15,8 +15,8 @@ from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Job, JobFailed, Measurement, Request
-from hardware_profiles.runtimes.images import read_image
 from spaces.errors import BadInput
+from spaces.images import read_image
 
 app = typer.Typer(
     help="What a device does for vlmfront: load bundles, answer, measure.", no_args_is_help=True, add_completion=False

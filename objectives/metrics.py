@@ -21,14 +21,15 @@ def normalise(text: str) -> str:
 
     In order: Unicode NFKC and case folding; apostrophes and thousands commas go (``don't`` is ``dont``, ``1,000`` is
     ``1000``); all other punctuation becomes a space, except ``%``, a decimal point between digits and a minus sign
-    before a number; the words a, an and the go, unless nothing else is left (the answer "A" of a multiple choice);
-    runs of spaces become one. After the answer normalisation of SQuAD's evaluate-v1.1.py (Rajpurkar et al. 2016) and of
-    VQA's evaluation (Antol et al. 2015), with numbers and single letters kept.
+    before a number; symbols such as ``+`` or the euro's and the marks of scripts stay; the words a, an and the go,
+    unless nothing else is left (the answer "A" of a multiple choice); runs of spaces become one. An answer of
+    punctuation alone stays as it is. After the answer normalisation of SQuAD's evaluate-v1.1.py (Rajpurkar et al. 2016)
+    and of VQA's evaluation (Antol et al. 2015), with numbers and single letters kept.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     text = _THOUSANDS.sub("", _APOSTROPHES.sub("", text))
     words = _PUNCTUATION.sub(_keep_in_numbers, text).split()
-    return " ".join([word for word in words if word not in _ARTICLES] or words)
+    return " ".join([word for word in words if word not in _ARTICLES] or words or text.split())
 
 
 def exact(answer: str, sample: Sample) -> float:
@@ -56,15 +57,17 @@ def commonest_answers(seen: Sequence[Sample], asked: Sequence[Sample], field: st
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()
     for sample in seen:
-        groups[_group(sample, field)][sample.answers[0]] += 1
-        overall[sample.answers[0]] += 1
+        answer = normalise(sample.answers[0])
+        groups[_group(sample, field)][answer] += 1
+        overall[answer] += 1
     fallback = _commonest(overall)
     best = {name: _commonest(counts) for name, counts in groups.items() if counts.total() > 1}
     return tuple(best.get(_group(sample, field), fallback) for sample in asked)
 
 
 def _keep_in_numbers(match: re.Match[str]) -> str:
-    return match.group() if _in_number(match) else " "
+    kept = unicodedata.category(match.group())[0] in "SM" or _in_number(match)
+    return match.group() if kept else " "
 
 
 def _in_number(match: re.Match[str]) -> bool:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from hardware_profiles.runtimes.images import read_image
 from objectives.metrics import METRICS
 from spaces.canonical import canonical_json, digest, file_digest
 from spaces.errors import BadInput
+from spaces.images import read_image
 from spaces.reader import load_yaml, refuse_unknown
 from spaces.sample import Sample
 
@@ -181,6 +181,10 @@ def _object(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _sample(row: dict[str, Any], folder: Path, where: str) -> Sample:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: half a character (a lone surrogate) is no text; write it whole.") from None
     for name in ("id", "image", "question"):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise BadInput(f"{where}: the field {name!r} is missing, empty or no text.")

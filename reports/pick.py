@@ -156,6 +156,11 @@ def _misses(trial: Trial, limits: Mapping[str, Limit]) -> list[str]:
 def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit]) -> str:
     complete = [t for t in trials if t.state == "complete"]
     if not complete:
+        missed = [t for t in trials if t.violated]
+        if missed:
+            return (
+                f"every trial misses a limit of the search; trial {missed[0].number}: {'; '.join(missed[0].violated)}."
+            )
         return "there is no complete trial to pick from; search for longer."
     wanted = " and ".join(f"{name}{op}{value:g}" for name, (op, value) in limits.items())
     nearest = min(complete, key=lambda trial: (_distance(trial, limits), trial.number))

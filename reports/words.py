@@ -6,6 +6,7 @@ from pathlib import PurePath
 from objectives.trial import Figure, Trial
 from reports.front import Objective
 from spaces.axes import Value
+from spaces.printable import printable
 
 _HANDLED = (
     "model.path",
@@ -26,6 +27,7 @@ _HANDLED = (
     "runtime.inference_precision",
 )
 
+MOST_SHOWN = 200
 MOST_PARTS = 3
 """A slice field with more values than this has a table of its own instead of a few words or columns."""
 
@@ -82,7 +84,7 @@ def describe(candidate: Mapping[str, Value], names: Mapping[str, str] | None = N
         *_runtime(candidate),
     ]
     others = [f"{name.partition('.')[2]}={value}" for name, value in candidate.items() if name not in _HANDLED]
-    return tuple(part for part in [*parts, *others] if part)
+    return tuple(printable(part, MOST_SHOWN) for part in [*parts, *others] if part)
 
 
 def number(value: float | None, objective: Objective) -> str:

@@ -15,6 +15,7 @@ from objectives.records import Baseline
 from objectives.run import RunFolder
 from objectives.task import Task
 from search.evaluate import requests, score
+from spaces.images import read_image
 from spaces.sample import Sample
 
 _GREY = (127, 127, 127)
@@ -39,8 +40,8 @@ def blank_image(run: RunFolder, number: int, task: Task, items: Sequence[Sample]
         blanks: dict[tuple[int, int], Path] = {}
         asked: list[Request] = []
         for request in requests(items):
-            with Image.open(request.image) as image:
-                size = image.size
+            height, width, _ = read_image(Path(request.image)).shape
+            size = width, height
             if size not in blanks:
                 blanks[size] = Path(folder) / f"{size[0]}x{size[1]}.png"
                 Image.new("RGB", size, _GREY).save(blanks[size])

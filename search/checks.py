@@ -15,6 +15,8 @@ from spaces.knobs import Choices, Knob
 from spaces.sample import Sample
 from spaces.space import Space, grid
 
+IMAGE_TOKENS = ("<image>", "<ov_genai_image")
+
 
 def models(space: Space) -> tuple[str, ...]:
     """The model folders that the space names."""
@@ -71,6 +73,21 @@ def refuse_missing_hints(space: Space, task: Task, items: Sequence[Sample]) -> N
                 f"{task.splits['search']}: row {item.id!r}: there is no hint for {found}; "
                 f"add it to hints.values in {task.path}, or correct the row."
             )
+
+
+def refuse_image_tokens(space: Space, task: Task, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Text that stands for an image would be taken for one: no question, template or hint may hold it.
+
+    Raises:
+        BadInput: naming the row, the template or the hint.
+    """
+    texts = {f"{task.splits[name]}: row {one.id!r}": one.question for name, rows in splits.items() for one in rows}
+    texts |= {f"{space.source}: axes.prompt.template": str(one) for one in values(space, "prompt.template")}
+    texts |= {f"{task.path}: hints.values.{name}": hint for name, hint in task.hints.items()}
+    for where, text in texts.items():
+        for token in IMAGE_TOKENS:
+            if token in text:
+                raise BadInput(f"{where}: {token!r} stands for an image and cannot be in a text; take it out.")
 
 
 def refuse_bad_models(space: Space) -> None:

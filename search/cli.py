@@ -210,11 +210,15 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def _say(values: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(values) if as_json else text)
+    from spaces.printable import printable
+
+    print(json.dumps(values) if as_json else printable(text))
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    print(f"vlmfront: {message}", file=sys.stderr)
+    from spaces.printable import printable
+
+    print(f"vlmfront: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -1,6 +1,7 @@
 """Reads search.yaml: which task, space and device, what to optimise within which limits, and for how long."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from spaces.errors import BadInput
 from spaces.reader import load_yaml, refuse_unknown
 
 SCHEMA = "vlmfront.search/1"
+_NAME = re.compile(r"\w[\w .-]{0,79}")
 _DEFAULT_STORE = "~/.cache/vlmfront/store"
 _FIELDS = {
     "schema",
@@ -85,9 +87,12 @@ def load_config(path: Path) -> SearchConfig:
         budget = parse_budget(document.get("budget", "1h"))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
-    name = str(document.get("name", path.resolve().parent.name))
-    if Path(name).name != name:
-        raise BadInput(f"{path}: name: {name!r} is to name a folder, so it has no slashes in it.")
+    name = document.get("name", path.resolve().parent.name)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadInput(f"{path}: name: 1 to 80 letters, digits, '.', '_', '-' or blanks are expected, not {name!r}.")
+    store = document.get("store", _DEFAULT_STORE)
+    if not isinstance(store, str) or not store or "\0" in store:
+        raise BadInput(f"{path}: store: the path of a folder is expected, not {store!r}.")
     return SearchConfig(
         name=name,
         task=path.parent / document["task"],
@@ -99,7 +104,7 @@ def load_config(path: Path) -> SearchConfig:
         items=_whole(document, "items", None, path),
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
-        store=path.parent / Path(str(document.get("store", _DEFAULT_STORE))).expanduser(),
+        store=path.parent / Path(store).expanduser(),
     )
 
 
@@ -120,7 +125,7 @@ def _limits(given: Any, path: Path) -> dict[str, dict[str, float]]:
 
 def _whole(document: Mapping[str, Any], field: str, default: int | None, path: Path) -> int | None:
     value = document.get(field, default)
-    least = 0 if field == "seed" else 1
-    if value is not None and (type(value) is not int or value < least):
-        raise BadInput(f"{path}: {field}: a whole number of at least {least} is expected, not {value!r}.")
+    least, most = (0, 2**32 - 1) if field == "seed" else (1, 10**9)
+    if value is not None and (type(value) is not int or not least <= value <= most):
+        raise BadInput(f"{path}: {field}: a whole number from {least} to {most} is expected, not {value!r}.")
     return value

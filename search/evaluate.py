@@ -198,7 +198,8 @@ def _timed(progress: _Progress, phase: str, turn: AbstractContextManager[None]) 
 
 def timed_items(items: Sequence[Sample]) -> Sequence[Sample]:
     """The items that a measurement cycles through, taken evenly over the split."""
-    return items[:: max(1, len(items) // TIMED_ITEMS)][:TIMED_ITEMS]
+    count = min(TIMED_ITEMS, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def requests(samples: Sequence[Sample]) -> tuple[Request, ...]:

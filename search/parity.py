@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hardware_profiles.bundle import MANIFEST, Execution, seal
 from hardware_profiles.runtimes import Question, find
-from hardware_profiles.runtimes.images import read_image
 from spaces.errors import StageFailed
+from spaces.images import read_image
 from spaces.prompting import Prompt
 from spaces.sample import Sample
 

@@ -27,6 +27,7 @@ from search.checks import (
     models,
     narrowed,
     refuse_bad_models,
+    refuse_image_tokens,
     refuse_missing_hints,
     refuse_missing_splits,
     refuse_prompts,
@@ -85,6 +86,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
     splits = read_splits(task, needed)
     refuse_missing_splits(space, splits, config.task)
+    refuse_image_tokens(space, task, splits)
     refuse_missing_hints(space, task, splits["search"][: config.items])
     if "holdout" not in splits:
         notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)

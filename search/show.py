@@ -1,6 +1,7 @@
 """What the person at the terminal sees of a search and of a pick: progress, the front, the costs, the paths."""
 
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +40,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
         console.print(note, highlight=False, markup=False)
     outcome = _search(prepared, console)
     if outcome.ended == "interrupted":
-        again = f"vlmfront search {run.settings['search']['file']} --run {run.path} --resume"
+        again = shlex.join(["vlmfront", "search", run.settings["search"]["file"], "--run", str(run.path), "--resume"])
         console.print(
             f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
@@ -61,7 +62,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
     console.print(f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials.")
-    console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True)
+    console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
@@ -114,7 +115,7 @@ def pick_and_rescore(
         return
     console = Console()
     console.print(pick_text(picked))
-    console.print(f"Next: vlmfront export {path} {number} OUT", soft_wrap=True)
+    console.print(f"Next: vlmfront export {shlex.quote(str(path))} {number} OUT", soft_wrap=True, markup=False)
 
 
 def _search(prepared: Prepared, console: Console) -> Outcome:

@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
+from hardware_profiles.store import write_atomic
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
@@ -64,7 +65,7 @@ class Study:
                 study_name=NAME, storage=storage, directions=list(directions), load_if_exists=True
             )
             done = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = _DistinctTPE(self._distinct, seed + done)
+            self._study.sampler = _DistinctTPE(self._distinct, (seed + done) % 2**32)
         if [direction.name.lower() for direction in self._study.directions] != list(directions):
             raise BadInput(f"{journal}: this study has other objectives; give the run another name with --run.")
         self._random = random.Random(f"{seed}:{done}")
@@ -205,19 +206,23 @@ class Study:
 
 
 def mend(journal: Path) -> None:
-    """Cut a torn last line off a journal: Optuna cannot read past one once something was appended behind it."""
+    """Take torn lines out of a journal: Optuna cannot read past one once something was appended behind it.
+
+    Lines are torn by a kill or a full disk while they are written, so what they would have said was never told. The
+    journal as it was is kept beside the mended one, as ``.torn``.
+    """
     if not journal.exists():
         return
     content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    while whole:
-        start = whole.rfind(b"\n", 0, -1) + 1
-        try:
-            json.loads(whole[start:])
-            break
-        except json.JSONDecodeError:
-            whole = whole[:start]
-    if len(whole) != len(content):
-        with journal.open("r+b") as stream:
-            stream.truncate(len(whole))
-            stream.flush()
+    lines = content.splitlines(keepends=True)
+    whole = b"".join(line for line in lines if line.endswith(b"\n") and _is_record(line))
+    if whole != content:
+        write_atomic(journal.with_name(f"{journal.name}.torn"), content.decode(errors="replace"))
+        write_atomic(journal, whole.decode())
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

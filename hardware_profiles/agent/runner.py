@@ -25,8 +25,8 @@ from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import LINE_BYTES, Fault, Job, Request, Timing
 from hardware_profiles.runtimes import Question, Session, find
-from hardware_profiles.runtimes.images import read_image
 from spaces.errors import BadInput
+from spaces.images import read_image
 from spaces.prompting import Prompt, render
 
 CHUNK = 64  # questions answered between two events, at most

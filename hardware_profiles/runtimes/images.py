@@ -1,9 +1,6 @@
 """Fitting an image to a model's input, so that every runtime sees the same pixels. NumPy and Pillow only."""
 
 import json
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spaces.errors import BadInput
-
-MAX_PIXELS = 50_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow starts other programs for some of the rest
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError)
-Pixels = npt.NDArray[np.uint8]
+from spaces.images import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +55,6 @@ class Fit:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"{path} cannot be used ({error!r}); export the model again.") from error
-
-
-def read_image(path: Path) -> Pixels:
-    """An image file as (height, width, 3) 8-bit RGB.
-
-    Raises:
-        BadInput: one sentence: it is missing, damaged, larger than ``MAX_PIXELS`` or of none of ``FORMATS``.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} cannot be read as an image: the file is missing.") from None
-    except Image.DecompressionBombError:
-        raise BadInput(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down.") from None
-    except DECODE_ERRORS as error:
-        raise BadInput(
-            f"{path} cannot be read as an image ({error}); give a whole file: {', '.join(FORMATS)}."
-        ) from None
 
 
 def fitted(image_HWC: Pixels, fit: Fit) -> Pixels:

@@ -12,6 +12,7 @@ from PIL import Image
 from spaces.axes.files import read_json
 from spaces.axes.quiet import quiet
 from spaces.errors import StageFailed
+from spaces.images import read_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,10 +80,7 @@ class Layout:
 
     def pixels(self, images: Sequence[Path]) -> "NDArray[np.float32]":
         """The images as the model's input, (image, channel, row, column)."""
-        pictures = []
-        for path in images:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
+        pictures = [Image.fromarray(read_image(path)) for path in images]
         with quiet("transformers"):
             pixels = self._processor(images=pictures, return_tensors="np")["pixel_values"]
         return np.asarray(pixels, dtype=np.float32)

@@ -56,7 +56,7 @@ def test_answers_come_back_in_order_with_the_manifests_prompt(sealed: Sealed, re
     assert 0 < result.load_s < 60
     assert 0 < result.work_s < 60
     from hardware_profiles.runtimes import Question
-    from hardware_profiles.runtimes.images import read_image
+    from spaces.images import read_image
 
     session = find("openvino").load(bundle)
     for request, answer in zip(requests[:6], result.answers, strict=False):

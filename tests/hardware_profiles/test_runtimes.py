@@ -13,11 +13,12 @@ from PIL import Image
 from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Request
 from hardware_profiles.runtimes import Question, capabilities, find
-from hardware_profiles.runtimes.images import Fit, fitted, normalised, read_image
+from hardware_profiles.runtimes.images import Fit, fitted, normalised
 from hardware_profiles.runtimes.openvino import device_properties, sections
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine
 from hardware_profiles.runtimes.torch import check_loading
 from spaces.errors import BadInput
+from spaces.images import read_image
 from spaces.prompting import render
 
 Sealed = Callable[..., Bundle]

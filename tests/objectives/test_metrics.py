@@ -21,14 +21,14 @@ def sample(question: str, answer: str, kind: str = "k") -> Sample:
         ("1,000 bolts", "1000 bolts"),
         ("2,5", "2 5"),
         ("3.5", "3.5"),
-        ("-5 °", "-5"),
+        ("-5 °", "-5 °"),
         ("end. Next", "end next"),
         ("a", "a"),
         ("The A", "the a"),
         ("50 %", "50 %"),
         ("ＦＵＬＬ", "full"),
         ("", ""),
-        ("!?", ""),
+        ("!?", "!?"),
     ],
 )
 def test_normalise(text: str, expected: str) -> None:
@@ -67,3 +67,16 @@ def test_no_constant_does_better(answers: list[str]) -> None:
     rows = [sample("q", answer) for answer in answers]
     guess = commonest_answers(rows, rows)
     assert sum(map(str.__eq__, guess, answers)) == max(answers.count(answer) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(">", "<"), ("+", "-"), ("C++", "C#"), ("10 €", "10 $"), ("±5", "5"), ("", "?"), ("कि", "का")]
+)
+def test_different_symbols_are_different_answers(left: str, right: str) -> None:
+    assert normalise(left) != normalise(right)
+
+
+def test_the_commonest_answer_counts_spellings_as_one() -> None:
+    answers = ["Open", "open", "OPEN", "shut", "shut"]
+    rows = [Sample(id=str(i), image=Path("x"), question="?", answers=(text,)) for i, text in enumerate(answers)]
+    assert set(commonest_answers(rows, rows)) == {"open"}

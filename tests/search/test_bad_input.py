@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from search.cli import main
 
@@ -45,6 +46,19 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "image truncated": (truncate, ["search.jsonl, line 4", "search-3.png", "whole file"]),
     "no image": (lambda f: (f / "images/search-3.png").write_text("hello"), ["line 4", "cannot be read as an image"]),
     "row without answer": (lambda f: row(f, 5, answers=[]), ["search.jsonl, line 6", "answer"]),
+    "image token in a question": (
+        lambda f: row(f, 2, question="what is <image> ?"),
+        ["search-2", "<image>", "take it out"],
+    ),
+    "row without a hint": (lambda f: row(f, 7, kind="other"), ["search-7", "no hint for kind=other"]),
+    "half a character": (lambda f: row(f, 1, question="what \ud800"), ["search.jsonl, line 2", "surrogate"]),
+    "image that is a line": (
+        lambda f: Image.new("RGB", (6000, 1)).save(f / "images/search-3.png"),
+        ["search.jsonl, line 4", "6000 by 1"],
+    ),
+    "seed too large": (lambda f: edit(f / "search.yaml", seed=5_000_000_000), ["search.yaml", "seed"]),
+    "name that leaves runs": (lambda f: edit(f / "search.yaml", name="../x"), ["search.yaml", "name"]),
+    "store of null": (lambda f: edit(f / "search.yaml", store=None), ["search.yaml", "store"]),
     "unknown knob": (lambda f: axes(f, quantization={"wieghts": ["int8"]}), ["wieghts", "did you mean weights"]),
     "unknown method": (lambda f: axes(f, tuning={"method": ["qlora"]}), ["tuning.method", "qlora", "lora"]),
     "unknown axis": (lambda f: axes(f, pruninng={"ffn": [0.5]}), ["pruninng", "did you mean pruning"]),

@@ -108,12 +108,26 @@ def test_a_journal_torn_at_any_byte_opens_again(tmp_path: Path, space: Space) ->
         assert journal.read_bytes().count(b"\n") > whole
 
 
-@given(st.lists(st.sampled_from([b'{"a":1}', b"{", b""]), max_size=4), st.binary(max_size=8))
-def test_mending_keeps_every_whole_line_before_the_tear(
+@given(st.lists(st.sampled_from([b'{"x":1}\n', b'{"x":\n', b'{"x":1}{"y":2}\n']), max_size=6), st.binary(max_size=8))
+def test_mending_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], tail: bytes
 ) -> None:
     journal = tmp_path_factory.mktemp("mend") / "journal"
-    good = b'{"x":1}\n' * len(lines)
-    journal.write_bytes(good + tail.replace(b"\n", b"."))
+    content = b"".join(lines) + tail.replace(b"\n", b".").replace(b"\r", b".")
+    journal.write_bytes(content)
     mend(journal)
-    assert journal.read_bytes() == good
+    assert journal.read_bytes() == b"".join(line for line in lines if line == b'{"x":1}\n')
+    assert journal.with_name("journal.torn").exists() == (journal.read_bytes() != content)
+
+
+def test_a_line_torn_in_the_middle_is_survived(tmp_path: Path, space: Space) -> None:
+    journal = tmp_path / "journal"
+    study = Study(journal, space, DIRECTIONS, seed=0)
+    for _ in range(2):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked.number, [0.5, 1.0], {})
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:15] + lines[-1])
+    reopened = Study(journal, space, DIRECTIONS, seed=0)
+    assert reopened.ask() is not None
