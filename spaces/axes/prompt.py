@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from spaces.axes import Choice, Domain, Samples
+from spaces.axes.files import link_others
 from spaces.errors import BadInput
 from spaces.prompting import QUESTION, Prompt
 
@@ -35,9 +36,9 @@ class PromptAxis:
     def reads(self, choice: Choice) -> tuple[str, ...]:  # noqa: ARG002
         return ()
 
-    def apply(self, choice: Choice, source: Path, target: Path, samples: Samples, seed: int) -> None:
-        """Never called: a prompt is bound into the manifest, see `bound_prompt`."""
-        raise NotImplementedError("the prompt is bound into the manifest, not applied to the artifact")
+    def apply(self, choice: Choice, source: Path, target: Path, samples: Samples, seed: int) -> None:  # noqa: ARG002
+        """Links the artifact as it is: the prompt is bound into the manifest, see `bound_prompt`."""
+        link_others(source, target, ())
 
 
 def check_template(template: str, where: str) -> None:

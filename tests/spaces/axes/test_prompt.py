@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from spaces.axes.prompt import AXIS, bound_prompt
 from spaces.errors import BadInput
 from spaces.prompting import render
+from tests.spaces.axes.conftest import contents
 
 HINTS = {"count": "answer with a number ."}
 
@@ -31,3 +34,12 @@ def test_a_hint_needs_a_task_with_hints() -> None:
 
 def test_it_never_changes_the_artifact() -> None:
     assert not AXIS.changes({"template": "look : {question}", "hint": True})
+
+
+def test_the_prompt_leaves_the_artifact_as_it_is(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "config.json").write_text("{}")
+    AXIS.apply({"template": "look . {question}", "hint": True}, source, target, {}, 0)
+    assert contents(target) == contents(source)
