@@ -4,6 +4,9 @@ A greedy answer changes only where an error of the logits exceeds the distance o
 first questions are answered both ways; ``SAFETY`` times the largest change of a margin among them is the tolerance. A
 draft whose margin is below it is answered again as pinned. There are no drafts where the CPU has no bf16, nor
 where the vision graph picks tokens by their values: a small error then picks others, and margins do not show it.
+
+The tolerance is a rule of thumb, not a bound. ``SAFETY`` was chosen on the search rows of 24 bundles of the inspection
+family (with 2, one kept draft of some 10,000 differed); on 512 train rows that it was not chosen on, none of 9,878 did.
 """
 
 from collections.abc import Mapping, Sequence
