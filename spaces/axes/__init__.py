@@ -24,6 +24,7 @@ class Domain:
         default: the value that a space without this knob has; for most knobs the one that changes nothing.
         when: the knob counts only while each of these knobs of the same axis has one of the listed values.
         unless: the knob does not count while one of these knobs of the same axis has one of the listed values.
+        unless_all: the knob does not count while all these knobs of the same axis have one of the listed values.
         bound: the value is bound into the bundle's manifest and never reaches the artifact.
         help: one line with the unit, for the schema and for error messages.
     """
@@ -36,6 +37,7 @@ class Domain:
     high: float = 0.0
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     unless: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    unless_all: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     bound: bool = False
 
 
