@@ -17,7 +17,7 @@ def answers(bench: Workbench, model: Path, runtime: str) -> tuple[list[str], lis
     samples = bench.splits["holdout"]
     result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
     assert isinstance(result, Answered)
-    scored = score(result, samples, bench.task.metric)
+    scored = score(result, samples, bench.task)
     return [answer.answer for answer in scored], [answer.score for answer in scored]
 
 

@@ -15,7 +15,6 @@ from hardware_profiles.store import Entry, Store
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.latency import between_processes, latency_figures
 from objectives.memory import memory_figure, size_figure
-from objectives.metrics import METRICS
 from objectives.records import ScoredAnswer
 from objectives.run import RunFolder
 from objectives.task import Task
@@ -156,7 +155,7 @@ class Evaluator:
             result = run_job(job, cancel=self._stop)
         assert isinstance(result, Answered)
         progress.scoring = {name: value for name, value in result.properties.items() if name.startswith("scoring")}
-        scored = score(result, self._items, self._task.metric)
+        scored = score(result, self._items, self._task)
         self._run.write_answers(number, scored)
         scores = [answer.score for answer in scored]
         progress.figures["accuracy"] = accuracy(scores)
@@ -210,11 +209,11 @@ def requests(samples: Sequence[Sample]) -> tuple[Request, ...]:
     )
 
 
-def score(result: Answered, samples: Sequence[Sample], metric: str) -> list[ScoredAnswer]:
+def score(result: Answered, samples: Sequence[Sample], task: Task) -> list[ScoredAnswer]:
     """Each sample's answer with its score, in the order of the samples."""
     texts = {answer.id: answer.text for answer in result.answers}
     return [
-        ScoredAnswer(id=sample.id, answer=texts[sample.id], score=METRICS[metric](texts[sample.id], sample))
+        ScoredAnswer(id=sample.id, answer=texts[sample.id], score=task.score(texts[sample.id], sample))
         for sample in samples
     ]
 

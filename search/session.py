@@ -188,7 +188,7 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
     use = run.log_holdout(purpose, [number])
     result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
     assert isinstance(result, Answered)
-    scores = [answer.score for answer in score(result, samples, task.metric)]
+    scores = [answer.score for answer in score(result, samples, task)]
     return HoldoutCheck(
         accuracy=accuracy(scores), slices=accuracy_slices(samples, scores, task.slices), repeat=use.repeat
     )
@@ -212,7 +212,7 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
         "task": {
             "path": str(config.task.resolve()),
             "name": task.name,
-            "metric": task.metric,
+            "metric": task.metric.spec,
             "slices": list(task.slices),
             "max_new_tokens": task.max_new_tokens,
             "hints": {task.hint_field: dict(task.hints)},
