@@ -29,6 +29,7 @@ def dataset_rows(folder: Path, columns: Mapping[str, str]) -> Iterator[tuple[str
     place = 0
     try:
         for batch in data.with_format("arrow").iter(batch_size=_BATCH):
+            batch.validate(full=True)  # reading damaged offsets unchecked may crash the process
             for row in batch.to_pylist():
                 place += 1
                 yield f"row {place}", _row(row, labels, names, folder)

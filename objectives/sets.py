@@ -77,14 +77,12 @@ def csv_rows(path: Path, columns: Mapping[str, str]) -> Rows:
 
 
 def _content(path: Path) -> bytes:
+    if not path.is_file():  # a device such as /dev/zero has no end
+        raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.")
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.") from None
     except OSError as error:
         raise BadInput(f"{path}: the evaluation set cannot be read ({error.strerror}).") from None
-    except ValueError:
-        raise BadInput(f"{path}: this is no path of an evaluation set; correct it in the task file.") from None
 
 
 def _object(text: bytes, where: str) -> dict[str, Any]:

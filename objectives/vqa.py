@@ -15,29 +15,10 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _COMMA = re.compile(r"(?<=\d),(?=\d)")
 _PUNCTUATION = re.compile(r"[^\w\s':.]|_")
 
-_NOT = [
-    "ai",
-    "are",
-    "ca",
-    "could",
-    "did",
-    "does",
-    "do",
-    "had",
-    "has",
-    "have",
-    "is",
-    "might",
-    "must",
-    "need",
-    "ought",
-    "sha",
-    "should",
-    "was",
-    "were",
-    "wo",
-    "would",
-]
+_NOT = (
+    "ai", "are", "ca", "could", "did", "does", "do", "had", "has", "have", "is",
+    "might", "must", "need", "ought", "sha", "should", "was", "were", "wo", "would",
+)  # fmt: skip
 _WITH = {
     "d": ["he", "how", "it", "somebody", "someone", "something", "there", "they", "who", "you", "where"],
     "ll": ["how", "it", "somebody", "someone", "something", "they", "what", "who", "why", "you"],

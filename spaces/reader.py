@@ -13,6 +13,7 @@ from spaces.axes import Axis, Domain, Value
 from spaces.errors import BadInput
 from spaces.knobs import Choices, Knob, Range, one_of
 from spaces.space import Space
+from spaces.strict_yaml import MOST_CHARACTERS, parse_yaml
 
 SCHEMA = "vlmfront.space/1"
 _RANGE_KEYS = {"low", "high", "step", "log"}
@@ -25,7 +26,8 @@ def load_yaml(path: Path, schema: str) -> dict[str, Any]:
         BadInput: no file, no YAML (with the line), no mapping, or another schema.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8-sig") as stream:
+            loaded = parse_yaml(stream.read(MOST_CHARACTERS + 1))
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,86 @@
+"""YAML as vlmfront reads it: plain values only, each key once, and never more of it than was written down."""
+
+from typing import Any
+
+import yaml
+
+MOST_CHARACTERS = 1_000_000
+MOST_VALUES = 20_000
+MOST_DEPTH = 50
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, and a document that is too large or too deep, while it reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._values += 1
+        self._depth += 1
+        if self._values > MOST_VALUES or self._depth > MOST_DEPTH:
+            raise _too_much(self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML document.
+
+    Raises:
+        yaml.YAMLError: it is no YAML of plain values; a key stands twice; with its aliases written out it has more than
+            ``MOST_VALUES`` values or is nested deeper than ``MOST_DEPTH``, or an alias stands inside what it names.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has more than {MOST_CHARACTERS:,} characters")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        # the constructors of numbers, dates and explicit tags raise these for text that is none
+        raise yaml.YAMLError(f"a value is not of its type: {error}") from None
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+    finally:
+        loader.dispose()
+
+
+def _too_much(mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(
+        problem=f"it has more than {MOST_VALUES:,} values or {MOST_DEPTH} levels", problem_mark=mark
+    )
+
+
+def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node has with aliases written out; 0 stands for a node that is being counted."""
+    if id(node) in counted:
+        if not counted[id(node)]:
+            raise yaml.MarkedYAMLError(problem="an alias stands inside of what it names", problem_mark=node.start_mark)
+        return counted[id(node)]
+    counted[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in parts for part in pair]
+    total = 1 + sum(_count(part, counted) for part in parts)
+    if total > MOST_VALUES:
+        raise _too_much(node.start_mark)
+    counted[id(node)] = total
+    return total
