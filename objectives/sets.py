@@ -23,7 +23,11 @@ def rows_of(path: Path, columns: Mapping[str, str]) -> Rows:
     Raises:
         BadInput: naming the set, and the line or row that cannot be read.
     """
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise BadInput(f"{path}: the evaluation set cannot be read ({error.strerror}).") from None
+    if folder:
         return dataset_rows(path, columns)
     if path.suffix.lower() == ".csv":
         return csv_rows(path, columns)
@@ -77,9 +81,9 @@ def csv_rows(path: Path, columns: Mapping[str, str]) -> Rows:
 
 
 def _content(path: Path) -> bytes:
-    if not path.is_file():  # a device such as /dev/zero has no end
-        raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.")
     try:
+        if not path.is_file():  # a device such as /dev/zero has no end
+            raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: the evaluation set cannot be read ({error.strerror}).") from None

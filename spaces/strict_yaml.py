@@ -7,6 +7,8 @@ import yaml
 MOST_CHARACTERS = 1_000_000
 MOST_VALUES = 20_000
 MOST_DEPTH = 50
+# what the constructors of numbers, dates and explicit tags raise for a text that is none
+_NO_SUCH_VALUE = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,6 +39,15 @@ class _Loader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except _NO_SUCH_VALUE:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value!r} is no {kind}; put it in quotes", problem_mark=node.start_mark
+            ) from None
+
 
 def parse_yaml(text: str) -> Any:
     """The value of a YAML document.
@@ -52,11 +63,8 @@ def parse_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _count(node, {})
+        _measure(node, {})
         return loader.construct_document(node)
-    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
-        # the constructors of numbers, dates and explicit tags raise these for text that is none
-        raise yaml.YAMLError(f"a value is not of its type: {error}") from None
     except RecursionError:
         raise yaml.YAMLError("it is nested too deep") from None
     finally:
@@ -69,18 +77,22 @@ def _too_much(mark: yaml.Mark) -> yaml.MarkedYAMLError:
     )
 
 
-def _count(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values a node has with aliases written out; 0 stands for a node that is being counted."""
-    if id(node) in counted:
-        if not counted[id(node)]:
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node has, and how many levels, with aliases written out; zeros while it is being measured."""
+    if id(node) in known:
+        if known[id(node)] == (0, 0):
             raise yaml.MarkedYAMLError(problem="an alias stands inside of what it names", problem_mark=node.start_mark)
-        return counted[id(node)]
-    counted[id(node)] = 0
+        return known[id(node)]
+    known[id(node)] = 0, 0
+    if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
+        raise yaml.MarkedYAMLError(problem="half a character (a lone surrogate)", problem_mark=node.start_mark)
     parts = node.value if isinstance(node, yaml.CollectionNode) else []
     if isinstance(node, yaml.MappingNode):
         parts = [part for pair in parts for part in pair]
-    total = 1 + sum(_count(part, counted) for part in parts)
-    if total > MOST_VALUES:
+    measured = [_measure(part, known) for part in parts]
+    values = 1 + sum(count for count, _ in measured)
+    levels = 1 + max((depth for _, depth in measured), default=0)
+    if values > MOST_VALUES or levels > MOST_DEPTH:
         raise _too_much(node.start_mark)
-    counted[id(node)] = total
-    return total
+    known[id(node)] = values, levels
+    return values, levels

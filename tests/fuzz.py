@@ -84,9 +84,9 @@ SNIPPETS = (
     ";", "\r", "\r\n", "\n", "{", "}", "[", "]", ":", "#", "NaN", "-Infinity", "1" * 5000, "\\ud800", "\\u0000",
     "schema: x\n", "name: a\nname: b\n", "[" * 2000, "{" * 300, '{"a":' * 400, "- " * 400, "@", "`", "%",
 )  # fmt: skip
-BOMB = "".join(
-    f"{key}: &{key} [{', '.join([f'*{before}'] * 9)}]\n" for before, key in zip("abcdefgh", "bcdefghi", strict=True)
-)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_KEYS = "abcdefghi"
+BOMB = "".join(f"{key}: &{key} [{', '.join([f'*{_KEYS[place]}'] * 9)}]\n" for place, key in enumerate(_KEYS[1:]))
 ENCODINGS = ("utf-16", "utf-32", "latin-1", "utf-8-sig", "cp500", "utf-7")
 
 
@@ -133,18 +133,18 @@ def fuzz(folder: Path, count: int, seed: int) -> dict[str, Counter[str]]:
 
 
 def spoiled(valid: Document, write: Callable[[Document], str], chance: random.Random) -> bytes:
-    """A valid document with one to four things wrong: in its values, in its text, or in its bytes."""
+    """A valid document with something wrong in its values, in its text or in its bytes, or in all three."""
+    level = chance.choice(("values", "values", "text", "bytes", "all"))
     document = json.loads(json.dumps(valid))
-    for _ in range(chance.choice((0, 0, 1, 1, 2, 3))):
+    for _ in range(chance.choice((1, 1, 2, 3)) if level in ("values", "all") else 0):
         document = _odd_values(document, chance)
     text = write(document)
-    for _ in range(chance.choice((0, 0, 1, 1, 2))):
+    for _ in range(chance.choice((1, 1, 2)) if level in ("text", "all") else 0):
         text = chance.choice((_snippet, _snippet, _lines, _cut, _bomb))(text, chance)
-    encoding = chance.choice(ENCODINGS) if chance.random() < 0.05 else "utf-8"
+    encoding = chance.choice(ENCODINGS) if level == "bytes" and chance.random() < 0.2 else "utf-8"
     content = bytearray(text.encode(encoding, errors="surrogatepass" if encoding == "utf-8" else "replace"))
-    for _ in range(chance.choice((0, 0, 0, 1, 2, 8))):
-        if content:
-            content[chance.randrange(len(content))] = chance.randrange(256)
+    for _ in range(chance.choice((1, 2, 8)) if level in ("bytes", "all") and content else 0):
+        content[chance.randrange(len(content))] = chance.randrange(256)
     return bytes(content)
 
 
@@ -167,17 +167,22 @@ def _odd_values(document: Document, chance: random.Random) -> Document:
     if not places:
         return deepcopy(chance.choice(ODD))
     inside, key = chance.choice(places)
-    match chance.randrange(6):
+    match chance.randrange(9):
         case 0 | 1:
             inside[key] = deepcopy(chance.choice(ODD))
-        case 2:
+        case 2 | 3:
+            other, name = chance.choice(places)
+            inside[key] = deepcopy(other[name])
+        case 4 if type(inside[key]) in (int, float):
+            inside[key] *= chance.choice((-1, 0, 0.5, 2, 1000))
+        case 5:
             del inside[key]
-        case 3 if isinstance(inside, dict):
+        case 6 if isinstance(inside, dict):
             inside[chance.choice((key + "x", "", "answers", "<<", key.upper()))] = inside.pop(key)
-        case 4:
-            inside[key] = [inside[key]] if chance.random() < 0.5 else {"name": inside[key]}
+        case 7:
+            inside[key] = _deep(inside[key], chance.choice((1, 10, 60, 90)))
         case _:
-            inside[key] = _deep(inside[key], chance.choice((10, 60, 150)))
+            inside[key] = [inside[key]] if chance.random() < 0.5 else {"name": inside[key]}
     return document
 
 
@@ -224,15 +229,10 @@ def _bomb(text: str, chance: random.Random) -> str:
 
 
 def _yaml(document: Document) -> str:
-    return str(yaml.dump(document, Dumper=yaml.SafeDumper if _plain(document) else yaml.Dumper, allow_unicode=True))
-
-
-def _plain(document: Document) -> bool:
     try:
-        yaml.safe_dump(document)
-    except yaml.YAMLError:
-        return False
-    return True
+        return str(yaml.dump(document, Dumper=_DUMPER, allow_unicode=True))
+    except (yaml.YAMLError, RecursionError, UnicodeEncodeError):  # a value that YAML cannot write, or too deep a one
+        return str(document)
 
 
 def _jsonl(document: Document) -> str:
