@@ -136,10 +136,10 @@ def spoiled(valid: Document, write: Callable[[Document], str], chance: random.Ra
     """A valid document with something wrong in its values, in its text or in its bytes, or in all three."""
     level = chance.choice(("values", "values", "text", "bytes", "all"))
     document = json.loads(json.dumps(valid))
-    for _ in range(chance.choice((1, 1, 2, 3)) if level in ("values", "all") else 0):
+    for _ in range(chance.choice((1, 1, 1, 2, 3)) if level in ("values", "all") else 0):
         document = _odd_values(document, chance)
     text = write(document)
-    for _ in range(chance.choice((1, 1, 2)) if level in ("text", "all") else 0):
+    for _ in range(chance.choice((1, 1, 1, 2)) if level in ("text", "all") else 0):
         text = chance.choice((_snippet, _snippet, _lines, _cut, _bomb))(text, chance)
     encoding = chance.choice(ENCODINGS) if level == "bytes" and chance.random() < 0.2 else "utf-8"
     content = bytearray(text.encode(encoding, errors="surrogatepass" if encoding == "utf-8" else "replace"))
