@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def dataset_rows(folder: Path, columns: Mapping[str, str]) -> Iterator[tuple[str
 
     Class labels become their names. Images that are part of the dataset are laid out as files in
     ``$XDG_CACHE_HOME/vlmfront/images``, named by their content; nothing is decoded here. Other values that JSON does
-    not have become text, and bytes are left out.
+    not have become text, bytes are left out, and a value that is missing (null, NaN) is an empty text.
 
     Raises:
         BadInput: the library is missing, the folder is no saved dataset or is one of several splits, or it is damaged.
@@ -76,8 +77,9 @@ def _row(
         value = _plain(value)
         if name in names.values() and name != names["image"]:
             value = [_text(item) for item in value] if isinstance(value, list) else _text(value)
-        if value is not None and value == value:
-            plain[name] = value
+        missing = value is None or value != value
+        if not missing or name not in names.values():
+            plain[name] = "" if missing else value
     return plain
 
 
@@ -123,7 +125,8 @@ def _laid_out(content: bytes, folder: Path) -> Path:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise BadInput(
             f"{folder}: its images cannot be laid out in {image_cache()} ({error.strerror}); "
             "make room there, or set XDG_CACHE_HOME to a folder that can be written."
