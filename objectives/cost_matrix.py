@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from objectives.normal import normalise
 from spaces.sample import Sample
@@ -34,9 +35,7 @@ class Costs:
 
     def class_of(self, text: str) -> int | None:
         """The place of the class that a text is after normalising; null where it is none."""
-        given = normalise(text)
-        places = (place for place, name in enumerate(self.classes) if normalise(name) == given)
-        return next(places, None)
+        return self._places.get(normalise(text))
 
     def outcome(self, answer: str, sample: Sample, unknown: Sequence[str]) -> tuple[int, int | str]:
         """The class of a judged row, by its first reference, and the class of the answer, ``OTHER`` or ``UNKNOWN``.
@@ -67,3 +66,7 @@ class Costs:
         """The least and the greatest cost that one row can have."""
         every = [cost for row in self.matrix for cost in row] + [*self.other, *self.unknown]
         return min(every), max(every)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {normalise(name): place for place, name in enumerate(self.classes)}

@@ -1,7 +1,7 @@
 """A task: its YAML file and its evaluation sets, checked in full before any work starts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from objectives.cost_matrix import Costs
@@ -43,7 +43,7 @@ class Task:
     max_new_tokens: int
     hint_field: str = ""
     hints: Mapping[str, str]
-    columns: Mapping[str, str]
+    columns: Mapping[str, str] = field(default_factory=dict)
     question: str = ""
     unknown: tuple[str, ...] = ("unknown",)
     costs: Costs | None = None

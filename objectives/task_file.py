@@ -116,6 +116,8 @@ class TaskForm(_Part):
             )
         if "split" in self.exemplars.model_fields_set and given not in self.splits:
             raise ValueError(f"exemplars.split: {given!r} is none of the splits {', '.join(self.splits)}")
+        if self.exemplars.field == "answer":
+            raise ValueError("exemplars.field: exemplars picked by the answer would give it away, name another field")
         if self.columns.answer and self.columns.answers:
             raise ValueError("columns: give either 'answer', a column of texts, or 'answers', one of lists")
         if self.columns.question and self.question:

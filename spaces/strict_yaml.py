@@ -22,7 +22,8 @@ class _Loader(yaml.SafeLoader):
         self._values += 1
         self._depth += 1
         if self._values > MOST_VALUES or self._depth > MOST_DEPTH:
-            raise _too_much(self.peek_event().start_mark)
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _too_much(event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -239,6 +239,7 @@ def test_what_the_file_leaves_out_has_its_defaults(folder: Path) -> None:
         ("costs: {classes: [yes, no], matrix: [[0, 1], [1, 0]]}", ["costs.classes.0", "quotes"]),
         ("costs: {classes: [a, b], matirx: [[0, 1], [1, 0]]}", ["costs", "'matirx'", "did you mean matrix"]),
         ("exemplars: {split: holdout}", ["exemplars.split", "holdout", "train"]),
+        ("exemplars: {field: answer}", ["exemplars.field", "give it away"]),
         ("unknown: unknown", ["unknown", "list"]),
     ],
 )
