@@ -40,6 +40,10 @@ class Task:
     hint_field: str = ""
     hints: Mapping[str, str]
 
+    def score(self, answer: str, sample: Sample) -> float:
+        """The score of an answer to a row, in 0..1."""
+        return METRICS[self.metric](answer, sample)
+
 
 class _Hints(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)

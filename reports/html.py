@@ -11,11 +11,12 @@ from hardware_profiles.store import write_atomic
 from objectives import pareto
 from objectives.folders import refuse_read_only
 from objectives.records import Baseline, HoldoutUse
+from objectives.registry import Objective
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports import tables
 from reports.charts import NAMED_BASELINES, chart_axes, front_chart, model_order
-from reports.front import Front, Objective, as_values, floors_of, front, objectives_of, scores_of
+from reports.front import Front, as_values, front_of
 from reports.markup import Html, card, element, join
 from reports.method import method
 from reports.words import MOST_PARTS, duration, figure_of, floor_in_words, number, with_unit
@@ -45,7 +46,7 @@ def report_html(run: RunFolder) -> str:
     from plotly.offline import get_plotlyjs
 
     trials = run.read_trials()
-    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
+    found = front_of(run, trials)
     baselines, uses = run.read_baselines(), run.holdout_uses()
     assets = files("reports") / "assets"
     head = element(
@@ -98,7 +99,7 @@ def _sections(
         _time(trials),
         _failures(trials),
         _all_trials(trials, found, order, columns, shared),
-        method(run, found, uses),
+        method(run, trials, found, uses),
     ]
     return [section for section in sections if section]
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from objectives.records import Baseline
+from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
-from reports.front import OBJECTIVES, Front
+from reports.front import Front
 from reports.markup import Html, element, join
 from reports.words import describe, duration, figure_of, interval, model_path, number, value_name
 
@@ -19,8 +20,11 @@ _HEADS = {
     "memory_peak_mb": ("Memory", "peak, MB"),
     "size_mb": ("Size", "MB"),
 }
+_ELSEWHERE = ("accuracy", "accuracy_answered", "load_s")
 _STAGES = ("model", "pruning", "tuning", "runtime", "visual_tokens", "quantization")
+_PHASES = (("score", "scoring"), ("measure", "measuring"), ("reference", "unmodified models"), ("wait", "waiting"))
 _WITH_INTERVAL = ("latency_p50_ms",)
+_ACCURACY = OBJECTIVES["accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,11 @@ def trials_table(
     ``order``: models by colour (:func:`reports.charts.model_order`);
     ``fields``: slices that have columns; ``shared``: labels that rows do not repeat.
     """
-    accuracy = OBJECTIVES["accuracy"]
+    figures = _columns(trials, found)
     heads = [_head("Trial"), _head("State", num=False) if states else None, _head("Configuration", num=False)]
     heads.append(_head("Accuracy"))
     heads += _slice_heads(fields, sort=True)
-    heads += [_head(*_HEADS[name]) for name in _FIGURES]
+    heads += [_head(*_HEADS.get(one.name, (one.label, one.unit))) for one in figures]
     heads += [
         _head("P(front)", title="Probability that no other trial dominates it, given the intervals"),
         _head("Notes", num=False),
@@ -62,15 +66,17 @@ def trials_table(
         cells = [element("td", trial.number, class_="num", data_v=trial.number)]
         if states:
             cells.append(element("td", element("span", trial.state, class_=f"state {trial.state}")))
-        cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), "accuracy", ci=True)]
+        cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), _ACCURACY, ci=True)]
         for field, values in fields.items():
             for value in values:
                 figure = trial.slices.get(field, {}).get(value, Figure(value=None))
-                cells.append(_cell(figure, accuracy.name, ci=False))
-        cells += [_cell(figure_of(trial, name), name, ci=name in _WITH_INTERVAL) for name in _FIGURES]
+                cells.append(_cell(figure, _ACCURACY, ci=False))
+        cells += [_cell(figure_of(trial, one.name), one, ci=one.name in _WITH_INTERVAL) for one in figures]
         chance = found.probabilities.get(trial.number)
         cells.append(element("td", "–" if chance is None else f"{chance:.2f}", class_="num", data_v=_key(chance)))
-        cells.append(element("td", *[_label(label) for label in trial.labels if label not in shared]))
+        notes = [label for label in trial.labels if label not in shared]
+        notes += [f"{figure_of(trial, 'accuracy').n} items"] if trial.state == "pruned" else []
+        cells.append(element("td", *map(_label, notes)))
         rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
     return _table(heads, rows, "sortable", "all-trials" if states else "front-table")
 
@@ -79,13 +85,13 @@ def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool)
     """Everything about one trial, for the panel beside the chart."""
     figures = [
         (objective.label, f"{number(figure.value, objective)} {objective.unit}".strip())
-        for objective in OBJECTIVES.values()
+        for objective in found.known.values()
         if (figure := figure_of(trial, objective.name)).value is not None
     ]
     if trial.number in found.probabilities:
         figures.append(("P(front)", f"{found.probabilities[trial.number]:.2f}"))
     slices = [
-        (value_name(value), number(figure.value, OBJECTIVES["accuracy"]))
+        (value_name(value), number(figure.value, _ACCURACY))
         for field, values in trial.slices.items()
         for value, figure in values.items()
     ]
@@ -113,8 +119,8 @@ def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], orde
         for value in values:
             figure = trial.slices.get(field, {}).get(value, Figure(value=None))
             shade = 0.0 if figure.value is None else 55 * (figure.value - low) / ((high - low) or 1.0)
-            text = number(figure.value, OBJECTIVES["accuracy"])
-            title = f"{interval(figure, OBJECTIVES['accuracy'])} n={figure.n}"
+            text = number(figure.value, _ACCURACY)
+            title = f"{interval(figure, _ACCURACY)} n={figure.n}"
             style = f"--v:{shade:.0f}"
             cells.append(element("td", text, class_="cell", style=style, title=title, data_v=_key(figure.value)))
         rows.append(element("tr", *cells, data_trial=trial.number, tabindex="0"))
@@ -137,7 +143,7 @@ def stage_totals(trials: Sequence[Trial]) -> tuple[StageTotal, ...]:
     totals = [_total(name, built[name], reused[name]) for name in in_order]
     overhead = [rest for trial in trials if (rest := _overhead(trial)) > 0]
     totals += [_total("overhead", overhead, [])] if overhead else []
-    for phase, name in (("score", "scoring"), ("measure", "measuring"), ("wait", "waiting")):
+    for phase, name in _PHASES:
         spent = [trial.seconds[phase] for trial in trials if trial.seconds.get(phase)]
         if spent:
             totals.append(_total(name, spent, []))
@@ -203,9 +209,9 @@ def baselines_table(baselines: Sequence[Baseline], fields: Mapping[str, Sequence
     heads.append(element("th", "How"))
     rows = []
     for line in baselines:
-        cells = [element("td", baseline_name(line)), _cell(line.accuracy, "accuracy", ci=True)]
+        cells = [element("td", baseline_name(line)), _cell(line.accuracy, _ACCURACY, ci=True)]
         cells += [
-            _cell(line.slices.get(field, {}).get(value, Figure(value=None)), "accuracy", ci=False)
+            _cell(line.slices.get(field, {}).get(value, Figure(value=None)), _ACCURACY, ci=False)
             for field, values in fields.items()
             for value in values
         ]
@@ -227,6 +233,19 @@ def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
         for field, values in trial.slices.items():
             found.setdefault(field, set()).update(values)
     return {field: tuple(sorted(values)) for field, values in found.items() if len(values) > 1}
+
+
+def _columns(trials: Sequence[Trial], found: Front) -> list[Objective]:
+    """The figures that have a column: the measured ones, and others that a trial has; abstention where there is any."""
+    more = [
+        name
+        for name in found.known
+        if name not in (*_FIGURES, *_ELSEWHERE)
+        and any(
+            (value := figure_of(trial, name).value) is not None and (value or name != "abstention") for trial in trials
+        )
+    ]
+    return [found.known[name] for name in (*_FIGURES, *more)]
 
 
 def _overhead(trial: Trial) -> float:
@@ -253,8 +272,7 @@ def _head(text: str, below: str = "", *, num: bool = True, sort: bool = True, ti
     return element("th", content, class_="num" if num else None, scope="col", title=title)
 
 
-def _cell(figure: Figure, name: str, *, ci: bool) -> Html:
-    objective = OBJECTIVES[name]
+def _cell(figure: Figure, objective: Objective, *, ci: bool) -> Html:
     around = interval(figure, objective) if ci else ""
     small = element("span", around, class_="ci") if around else None
     return element("td", number(figure.value, objective), small, class_="num", data_v=_key(figure.value))
