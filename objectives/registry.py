@@ -8,9 +8,12 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from hardware_profiles.messages import Measurement
+from objectives.abstention import abstention, accuracy_answered
 from objectives.accuracy import accuracy, paired_difference
+from objectives.costs import expected_cost
 from objectives.latency import BETWEEN_PROCESSES, latency_figures
 from objectives.memory import memory_figure, size_figure
+from objectives.normal import normalise
 from objectives.task import Task
 from objectives.trial import Figure
 from spaces.errors import BadInput
@@ -98,12 +101,22 @@ class Definition:
 
 
 def agreement(outcome: Outcome) -> Figure:
-    """The mean score with the unmodified reference's answer as the only right one, with Wilson's 95 % interval."""
+    """How far the answers are those of the unmodified reference: the mean over the items, with Wilson's 95 % interval.
+
+    An item counts 1 where both answers are equal after normalising, else as the task's metric scores the answer with
+    the reference's as the only right one; an empty answer agrees with an empty one alone.
+    """
     if outcome.unmodified is None:
         return Figure(value=None)
     told = outcome.unmodified
-    pairs = zip(outcome.samples, outcome.answers, strict=True)
-    return accuracy([outcome.task.score(answer, replace(row, answers=(told[row.id],))) for row, answer in pairs])
+    rows = zip(outcome.samples, outcome.answers, strict=True)
+    return accuracy([_agrees(outcome.task, row, answer, told[row.id]) for row, answer in rows])
+
+
+def _agrees(task: Task, sample: Sample, answer: str, told: str) -> float:
+    if not normalise(told) or normalise(answer) == normalise(told):
+        return float(normalise(answer) == normalise(told))
+    return task.score(answer, replace(sample, answers=(told,)))
 
 
 def retention(outcome: Outcome) -> Figure:
@@ -118,6 +131,20 @@ def forgetting(outcome: Outcome) -> Figure:
         return Figure(value=None)
     now = {row.id: score for row, score in zip(kept.samples, kept.scores, strict=True)}
     return paired_difference(kept.unmodified, now)
+
+
+def _abstention(outcome: Outcome) -> Figure:
+    return abstention(outcome.answers, outcome.samples, outcome.task)
+
+
+def _accuracy_answered(outcome: Outcome) -> Figure:
+    return accuracy_answered(outcome.answers, outcome.samples, outcome.task)
+
+
+def _expected_cost(outcome: Outcome) -> Figure:
+    if outcome.task.costs is None:
+        return Figure(value=None)
+    return expected_cost(outcome.answers, outcome.samples, outcome.task)
 
 
 def _latency(name: str) -> Callable[[Outcome], Figure]:
@@ -149,7 +176,7 @@ def _share(name: str, label: str, direction: Direction, derive: Callable[[Outcom
     return Definition(name=name, label=label, unit="", direction=direction, relative=False, derive=derive)
 
 
-def _cost(name: str, label: str, unit: str, derive: Callable[[Outcome], Figure]) -> Definition:
+def _measured(name: str, label: str, unit: str, derive: Callable[[Outcome], Figure]) -> Definition:
     return Definition(name=name, label=label, unit=unit, direction="min", relative=True, derive=derive)
 
 
@@ -157,15 +184,18 @@ OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
         _share("accuracy", "Accuracy", "max", _accuracy),
-        _cost("latency_p50_ms", "Latency p50", "ms", _latency("latency_p50_ms")),
-        _cost("ttft_p50_ms", "TTFT p50", "ms", _latency("ttft_p50_ms")),
-        _cost("token_p50_ms", "Per token p50", "ms", _latency("token_p50_ms")),
-        _cost("memory_peak_mb", "Peak memory", "MB", _memory),
-        _cost("size_mb", "Size", "MB", _size),
-        _cost("load_s", "Load time", "s", _latency("load_s")),
+        _measured("latency_p50_ms", "Latency p50", "ms", _latency("latency_p50_ms")),
+        _measured("ttft_p50_ms", "TTFT p50", "ms", _latency("ttft_p50_ms")),
+        _measured("token_p50_ms", "Per token p50", "ms", _latency("token_p50_ms")),
+        _measured("memory_peak_mb", "Peak memory", "MB", _memory),
+        _measured("size_mb", "Size", "MB", _size),
+        _measured("load_s", "Load time", "s", _latency("load_s")),
         _share("agreement", "Agreement", "max", agreement),
         _share("retention", "Retention", "max", retention),
         _share("forgetting", "Forgetting", "min", forgetting),
+        _share("abstention", "Abstention", "min", _abstention),
+        _share("accuracy_answered", "Accuracy when answered", "max", _accuracy_answered),
+        Definition(name="cost", label="Cost", unit="an item", direction="min", relative=False, derive=_expected_cost),
     )
 }
 

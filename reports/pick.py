@@ -170,8 +170,8 @@ def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit], known: Map
         return "there is no complete trial to pick from; search for longer."
     wanted = " and ".join(f"{name}{op}{value:g}" for name, (op, value) in limits.items())
     nearest = min(complete, key=lambda trial: (_distance(trial, limits), trial.number))
-    missed = ", ".join(_misses(nearest, limits, known))
-    return f"no trial keeps to {wanted}; the nearest is trial {nearest.number}: {missed}."
+    short = ", ".join(_misses(nearest, limits, known))
+    return f"no trial keeps to {wanted}; the nearest is trial {nearest.number}: {short}."
 
 
 def _distance(trial: Trial, limits: Mapping[str, Limit]) -> float:

@@ -142,6 +142,7 @@ def refuse_impossible(config: SearchConfig, task: Task, path: Path) -> None:
     needs = {
         "retention": (config.retention, f"`retention: {{task: ..., split: ...}}` in {path}"),
         "forgetting": (config.retention, f"`retention: {{task: ..., split: ...}}` in {path}"),
+        "cost": (task.costs, f"`costs` in {task.path}"),
     }
     for field, names in (("objectives", config.objectives), ("limits", config.limits)):
         for name in names:

@@ -13,6 +13,7 @@ from hardware_profiles.messages import Job, JobFailed, Measurement
 from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Store
 from objectives.accuracy import accuracy_slices
+from objectives.costs import confusion
 from objectives.latency import between_processes
 from objectives.registry import Objective, Outcome
 from objectives.run import RunFolder
@@ -114,6 +115,7 @@ class Evaluator:
             reason=reason,
             figures=progress.figures,
             slices=progress.slices,
+            confusion=progress.confusion,
             violated=violated,
             stages=tuple(progress.stages),
             seconds=progress.seconds,
@@ -172,6 +174,8 @@ class Evaluator:
         progress.scoring = found.how
         progress.slices = accuracy_slices(found.samples, scores, self._scorer.task.slices)
         answers = [answer.answer for answer in found.answers]
+        if self._scorer.task.costs:
+            progress.confusion = confusion(answers, found.samples, self._scorer.task)
         progress.learn(samples=found.samples, answers=answers, scores=scores, retained=found.retained)
         if not found.raced and self._unmodified.is_it(asked.candidate):
             self._keep(asked.candidate, found)

@@ -23,6 +23,7 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     figures: dict[str, Figure] = field(default_factory=dict)
     slices: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     scoring: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
 

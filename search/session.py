@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Event
@@ -134,7 +134,7 @@ def _retention_settings(config: SearchConfig, retention: Retention | None) -> di
     return {
         "split": config.retention.split,
         "items": len(retention.samples),
-        "metric": retention.task.metric,
+        "metric": retention.task.metric.spec,
         "digest": split_digest(retention.samples),
     }
 
@@ -257,10 +257,12 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
         "task": {
             "path": str(config.task.resolve()),
             "name": task.name,
-            "metric": task.metric,
+            "metric": task.metric.spec,
             "slices": list(task.slices),
             "max_new_tokens": task.max_new_tokens,
             "hints": {task.hint_field: dict(task.hints)},
+            "unknown": list(task.unknown),
+            "costs": asdict(task.costs) if task.costs else None,
             "digests": dict(digests),
         },
         "device": {
