@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from hardware_profiles.messages import Measurement
@@ -208,7 +209,7 @@ def available(references: Iterable[str] = ()) -> dict[str, Objective]:
     """
     found = dict(OBJECTIVES)
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    for objective in [*(load(point.value) for point in points), *map(load, references)]:
+    for objective in [*(load(f"{point.module}:{point.attr}") for point in points), *map(load, references)]:
         if objective.name in found:
             raise BadInput(f"two objectives are called {objective.name!r}: rename or remove one of them.")
         found[objective.name] = objective
@@ -223,9 +224,10 @@ def load(reference: str) -> Objective:
     """
     module, _, attribute = reference.partition(":")
     try:
-        objective: Objective = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"objective {reference!r} cannot be loaded ({error}): write it as module:attr.") from None
+        objective: Objective = attrgetter(attribute)(import_module(module))
+    except Exception as error:  # a plug-in's module may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise BadInput(f"objective {reference!r} cannot be loaded ({why}): write it as module:attr.") from None
     check(objective, f"objective {reference!r}")
     return objective
 

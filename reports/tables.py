@@ -9,7 +9,7 @@ from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
 from reports.front import Front
 from reports.markup import Html, element, head, join, table
-from reports.words import describe, figure_of, interval, model_path, number, value_name
+from reports.words import describe, figure_of, figures_of, interval, model_path, number, value_name
 
 _FIGURES = ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "memory_peak_mb", "size_mb")
 _HEADS = {
@@ -71,8 +71,7 @@ def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool)
     """Everything about one trial, for the panel beside the chart."""
     figures = [
         (objective.label, f"{number(figure.value, objective)} {objective.unit}".strip())
-        for objective in found.known.values()
-        if (figure := figure_of(trial, objective.name)).value is not None
+        for objective, figure in figures_of(trial, found.known)
     ]
     if trial.number in found.probabilities:
         figures.append(("P(front)", f"{found.probabilities[trial.number]:.2f}"))
@@ -185,15 +184,9 @@ def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
 
 
 def _columns(trials: Sequence[Trial], found: Front) -> list[Objective]:
-    """The figures that have a column: the measured ones, and others that a trial has; abstention where there is any."""
-    more = [
-        name
-        for name in found.known
-        if name not in (*_FIGURES, *_ELSEWHERE)
-        and any(
-            (value := figure_of(trial, name).value) is not None and (value or name != "abstention") for trial in trials
-        )
-    ]
+    """The figures that have a column: the measured ones, and whatever else one of the trials has."""
+    had = {objective.name for trial in trials for objective, _ in figures_of(trial, found.known)}
+    more = [name for name in found.known if name in had and name not in (*_FIGURES, *_ELSEWHERE)]
     return [found.known[name] for name in (*_FIGURES, *more)]
 
 

@@ -15,6 +15,7 @@ from reports.pick import Pick
 from reports.words import (
     describe,
     figure_of,
+    figures_of,
     floor_in_words,
     halves,
     interval,
@@ -70,13 +71,10 @@ def pick_text(picked: Pick) -> RenderableType:
     table.add_column("Search", justify="right")
     if picked.holdout is not None:
         table.add_column("Holdout", justify="right")
-    for name, objective in picked.known.items():
-        figure = figure_of(picked.trial, name)
-        if figure.value is None:
-            continue
+    for objective, figure in figures_of(picked.trial, picked.known):
         row = [Text(_heading(objective)), _cell(figure, objective, with_interval=True)]
         if picked.holdout is not None:
-            after = picked.holdout.accuracy if name == "accuracy" else None
+            after = picked.holdout.accuracy if objective.name == "accuracy" else None
             row.append(_cell(after, objective, with_interval=True) if after else Text(""))
         table.add_row(*row)
     for field, values in picked.trial.slices.items():

@@ -178,7 +178,8 @@ def _retention(given: Any, path: Path) -> RetentionConfig | None:
             raise BadInput(
                 f"{where}.{field}: {'the path of a task file' if field == 'task' else 'a name'} is expected."
             )
-    return RetentionConfig(task=path.parent / given["task"], split=split, items=_whole(given, "items", None, path))
+    items = _whole({"retention.items": given.get("items")}, "retention.items", None, path)
+    return RetentionConfig(task=path.parent / given["task"], split=split, items=items)
 
 
 def _limits(given: Mapping[str, Any], known: Mapping[str, Objective], path: Path) -> dict[str, dict[str, float]]:
