@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job
-from search.evaluate import requests, score
+from search.scoring import requests, score
 from workbench import FAMILY, Workbench, workbench
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
+from objectives.registry import Objective
 from objectives.trial import Figure, Trial
-from reports.front import Objective
 from spaces.axes import Value
 from spaces.printable import printable
 
@@ -113,9 +113,18 @@ def figure_of(trial: Trial, name: str) -> Figure:
     return trial.figures.get(name, Figure(value=None))
 
 
+def figures_of(trial: Trial, known: Mapping[str, Objective]) -> list[tuple[Objective, Figure]]:
+    """The figures that a trial has, in the order of ``known``; those of abstention only where there was any."""
+    silent = () if figure_of(trial, "abstention").value else ("abstention", "accuracy_answered")
+    found = [(objective, figure_of(trial, name)) for name, objective in known.items() if name not in silent]
+    return [(objective, figure) for objective, figure in found if figure.value is not None]
+
+
 def floor_in_words(floor: float, objective: Objective) -> str:
-    """A noise floor: in points for shares, in per cent for ratios."""
-    return f"{100 * floor:.1f} %" if objective.relative else f"{100 * floor:.1f} points"
+    """A noise floor: in points for shares, in per cent for ratios, else in the objective's unit."""
+    if objective.relative:
+        return f"{100 * floor:.1f} %"
+    return f"{floor:.3g} {objective.unit}" if objective.unit else f"{100 * floor:.1f} points"
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from objectives.metrics import commonest_answers
 from objectives.records import Baseline
 from objectives.run import RunFolder
 from objectives.task import Task
-from search.evaluate import requests, score
+from search.scoring import requests, score
 from spaces.images import read_image
 from spaces.sample import Sample
 
