@@ -27,6 +27,7 @@ _FIELDS = {
     "items",
     "seed",
     "workers",
+    "sampler",
     "store",
 }
 
@@ -43,6 +44,7 @@ class SearchConfig:
         limits: figure -> ``min`` or ``max`` -> the value that a trial must keep.
         items: how many rows of the search split score a trial; null for all.
         workers: trials that are built and scored at once, one core each.
+        sampler: what proposes candidates: a name or ``module:attr``, see :mod:`search.samplers`.
         store: folder of the artifacts, shared between runs.
     """
 
@@ -56,6 +58,7 @@ class SearchConfig:
     items: int | None
     seed: int
     workers: int
+    sampler: str
     store: Path
 
 
@@ -104,8 +107,19 @@ def load_config(path: Path) -> SearchConfig:
         items=_whole(document, "items", None, path),
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
+        sampler=_sampler(document.get("sampler", "tpe"), path),
         store=path.parent / Path(store).expanduser(),
     )
+
+
+def _sampler(name: Any, path: Path) -> str:
+    from search import samplers  # loads optuna
+
+    try:
+        samplers.find(str(name))
+    except BadInput as error:
+        raise BadInput(f"{path}: sampler: {error}") from None
+    return str(name)
 
 
 def _limits(given: Any, path: Path) -> dict[str, dict[str, float]]:

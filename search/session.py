@@ -41,7 +41,6 @@ from search.gate import Gate
 from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
-from spaces.plugins import available
 from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space
@@ -78,7 +77,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     if budget is not None:
         config = replace(config, budget=budget)
     task = load_task(config.task)
-    space = load_space(config.space, available())
+    space = load_space(config.space)
     space.check(capabilities())
     refuse_bad_models(space)
     refuse_prompts(space, task, config.space)
@@ -111,7 +110,7 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
 def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
-    study = Study(run.journal, space, directions(config.objectives), config.seed)
+    study = Study(run.journal, space, directions(config.objectives), config.seed, config.sampler)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
@@ -204,6 +203,7 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
             "limits": {name: dict(bounds) for name, bounds in config.limits.items()},
             "items": config.items,
             "seed": config.seed,
+            "sampler": config.sampler,
             "workers": config.workers,
             "budget": str(config.budget),
         },
