@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
+from objectives.registry import Objective
 from objectives.trial import Figure, Trial
-from reports.front import Objective
 from spaces.axes import Value
 from spaces.printable import printable
 
@@ -114,8 +114,10 @@ def figure_of(trial: Trial, name: str) -> Figure:
 
 
 def floor_in_words(floor: float, objective: Objective) -> str:
-    """A noise floor: in points for shares, in per cent for ratios."""
-    return f"{100 * floor:.1f} %" if objective.relative else f"{100 * floor:.1f} points"
+    """A noise floor: in points for shares, in per cent for ratios, else in the objective's unit."""
+    if objective.relative:
+        return f"{100 * floor:.1f} %"
+    return f"{floor:.3g} {objective.unit}" if objective.unit else f"{100 * floor:.1f} points"
 
 
 def duration(seconds: float) -> str:

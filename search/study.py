@@ -124,6 +124,17 @@ class Study:
             (self._seen.add if final else self._seen.discard)(str(trial.user_attrs.get("candidate")))
             self._study.tell(number, state=TrialState.FAIL)
 
+    def prune(self, number: int, reason: str, reached: Mapping[str, float | None], misses: Mapping[str, float]) -> None:
+        """A trial was raced out: ``reached`` is what is known of its accuracy (value, low, high, n), no value of it."""
+        with self._lock:
+            trial = self._open(number)
+            for name, value in (("reason", reason), ("final", True), ("accuracy", dict(reached))):
+                trial.set_user_attr(name, value)
+            self._seen.add(str(trial.user_attrs.get("candidate")))
+            for limit, amount in misses.items():
+                trial.set_constraint(limit, amount)
+            self._study.tell(number, state=TrialState.PRUNED)
+
     def _distinct(self, drawn: Mapping[str, Value]) -> Mapping[str, Value]:
         """The drawn values, or where they make a candidate that was tried, those of the nearest one that was not.
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.metrics import METRICS, commonest_answers, exact, normalise
+from objectives.metrics import METRICS, commonest_answers, exact
+from objectives.normal import normalise
 from spaces.sample import Sample
 
 

@@ -66,7 +66,7 @@ def refusal(folder: Path, split: str = "search") -> str:
 
 def test_reads_task_and_rows(folder: Path) -> None:
     task = load_task(folder / "task.yaml")
-    assert (task.name, task.metric, task.slices, task.max_new_tokens) == ("demo", "exact", ("kind",), 8)
+    assert (task.name, task.metric.spec, task.slices, task.max_new_tokens) == ("demo", "exact", ("kind",), 8)
     assert (task.hint_field, task.hints) == ("kind", {"light": "answer red or green"})
     first, second = read_split(task, "search")
     assert first.image == folder / "data" / "0.png"
