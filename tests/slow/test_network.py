@@ -32,13 +32,6 @@ ATTEMPTS = (
     *("Ip.OutNoRoutes", "Ip.OutRequests", "Tcp.ActiveOpens", "Udp.OutDatagrams"),
     *("Ip6OutNoRoutes", "Udp6OutDatagrams"),
 )
-    "Ip.OutNoRoutes",
-    "Ip.OutRequests",
-    "Tcp.ActiveOpens",
-    "Udp.OutDatagrams",
-    "Ip6OutNoRoutes",
-    "Udp6OutDatagrams",
-)
 
 
 def isolated(command: list[str]) -> dict[str, int]:
