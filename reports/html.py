@@ -19,6 +19,7 @@ from reports.charts import NAMED_BASELINES, chart_axes, front_chart, model_order
 from reports.front import Front, as_values, front_of
 from reports.markup import Html, card, element, join
 from reports.method import method
+from reports.sections import Section, available, rendered
 from reports.stages import stage_totals, time_table
 from reports.words import MOST_PARTS, duration, figure_of, floor_in_words, number, with_unit
 from spaces.errors import BadInput
@@ -27,8 +28,10 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 _MOST_DETAILS = 1000
 
 
-def write_report(run: RunFolder) -> Path:
+def write_report(run: RunFolder, sections: Sequence[str] = ()) -> Path:
     """Write ``report.html`` into a run folder, finished or still being written, and give its path.
+
+    ``sections`` are references (``module:attr``) to sections that are added to those of installed plug-ins.
 
     Raises:
         BadInput: a file of the run is damaged, or the folder cannot be written to.
@@ -36,14 +39,14 @@ def write_report(run: RunFolder) -> Path:
     path = run.path / "report.html"
     try:
         refuse_read_only(run.path)
-        write_atomic(path, report_html(run))
+        write_atomic(path, report_html(run, available(sections)))
     except OSError as error:
         raise BadInput(f"{path}: the report cannot be written ({error.strerror or error}).") from None
     return path
 
 
-def report_html(run: RunFolder) -> str:
-    """The report as text. Everything that comes from the run is escaped."""
+def report_html(run: RunFolder, extra: Sequence[Section] = ()) -> str:
+    """The report as text, plug-ins' sections last. Everything that comes from the run is escaped."""
     from plotly.offline import get_plotlyjs
 
     trials = run.read_trials()
@@ -60,7 +63,7 @@ def report_html(run: RunFolder) -> str:
     )
     body = element(
         "body",
-        element("main", *_sections(run, trials, found, baselines, uses)),
+        element("main", *_sections(run, trials, found, baselines, uses), *(rendered(one, run) for one in extra)),
         _data("front-data", front_chart(found, baselines, _model_order(run, found)) if found.members else None),
         element("script", Html(get_plotlyjs())),
         element("script", Html((assets / "report.js").read_text(encoding="utf-8"))),

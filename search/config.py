@@ -30,6 +30,7 @@ _FIELDS = {
     "items",
     "seed",
     "workers",
+    "sampler",
     "store",
 }
 
@@ -57,6 +58,7 @@ class SearchConfig:
         racing: whether scoring stops early where a trial can no longer reach the front.
         items: how many rows of the search split score a trial; null for all.
         workers: trials that are built and scored at once, one core each.
+        sampler: what proposes candidates: a name or ``module:attr``, see :mod:`search.samplers`.
         store: folder of the artifacts, shared between runs.
     """
 
@@ -73,6 +75,7 @@ class SearchConfig:
     items: int | None
     seed: int
     workers: int
+    sampler: str
     store: Path
 
 
@@ -129,8 +132,19 @@ def load_config(path: Path) -> SearchConfig:
         items=_whole(document, "items", None, path),
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
+        sampler=_sampler(document.get("sampler", "tpe"), path),
         store=path.parent / Path(store).expanduser(),
     )
+
+
+def _sampler(name: Any, path: Path) -> str:
+    from search import samplers  # loads optuna
+
+    try:
+        samplers.find(str(name))
+    except BadInput as error:
+        raise BadInput(f"{path}: sampler: {error}") from None
+    return str(name)
 
 
 def refuse_impossible(config: SearchConfig, task: Task, path: Path) -> None:

@@ -43,7 +43,6 @@ from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
-from spaces.plugins import available
 from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space
@@ -82,7 +81,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         config = replace(config, budget=budget)
     task = load_task(config.task)
     refuse_impossible(config, task, path)
-    space = load_space(config.space, available())
+    space = load_space(config.space)
     space.check(capabilities())
     refuse_bad_models(space)
     refuse_prompts(space, task, config.space)
@@ -148,7 +147,8 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
 def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
-    study = Study(run.journal, space, directions([config.known[name] for name in config.objectives]), config.seed)
+    goals = directions([config.known[name] for name in config.objectives])
+    study = Study(run.journal, space, goals, config.seed, config.sampler)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
@@ -249,6 +249,7 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
             "racing": config.racing,
             "figures": [metadata(one) for name, one in config.known.items() if name not in OBJECTIVES],
             "seed": config.seed,
+            "sampler": config.sampler,
             "workers": config.workers,
             "budget": str(config.budget),
         },
