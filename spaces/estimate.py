@@ -1,0 +1,105 @@
+"""What a candidate's deployed weights will weigh, worked out from the shape of its model before anything is built."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from spaces.axes import Value
+from spaces.pruned import pruned
+from spaces.shape import Part, Shape, Tensor
+
+Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
+"""Axis -> its choice, every knob of it."""
+
+_SCALE = 2.0
+_CACHE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
+_FP16 = 2
+_UNUSED = re.compile(r"\bpost_layernorm\b|\bhead\b")
+"""Of a vision tower: what lies behind its last layer, which LLaVA does not use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is known of a bundle before it is built.
+
+    Attributes:
+        parameters: numbers of the model as pruned; tied embeddings count once.
+        weight_bytes: of the graphs' or the checkpoint's weights on disk, without tokenizer and JSON.
+        memory_bytes: no less than this is resident when it answers: the weights as the runtime holds them, and the keys
+            and values of one image's tokens. The runtime's own memory and all activations come on top.
+    """
+
+    parameters: int
+    weight_bytes: int
+    memory_bytes: int
+
+
+def estimate(shape: Shape, choices: Choices) -> Estimate:
+    """The estimate for one choice of every axis."""
+    tuned = choices["tuning"]["method"] != "none"
+    left = pruned(shape, choices["pruning"])
+    parameters = sum(left.parameters.values())
+    runtime = choices["runtime"]
+    if runtime["name"] == "torch":
+        rewritten = tuned or left != shape
+        stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
+        resident = 4 * parameters
+    else:
+        stored = resident = round(graph_bytes(left, choices["quantization"]))
+    tokens = max(1, round(float(choices["visual_tokens"]["keep"]) * left.visual_tokens))
+    text = left.language
+    cached = 2 * text.layers * text.kv_heads * text.head_dim * tokens * _CACHE_BYTES[str(runtime["kv_cache_precision"])]
+    return Estimate(parameters=parameters, weight_bytes=stored, memory_bytes=resident + cached)
+
+
+def graph_bytes(shape: Shape, quantization: Mapping[str, Value]) -> float:
+    """Bytes of the weights in the exported graphs.
+
+    Tied embeddings are there twice: the head in the language model, and the graph of the text embeddings. Vision layers
+    behind the one whose output is projected are not exported.
+    """
+    dtypes = part_dtypes(quantization)
+    used = _vision_layers(shape)
+    total = 0.0
+    for tensor in shape.tensors:
+        if tensor.part == "vision" and (_UNUSED.search(tensor.name) or (tensor.layer or 0) >= max(1, used)):
+            continue
+        total += _tensor_bytes(tensor, dtypes[tensor.part], quantization)
+        if shape.tied and tensor.part == "embeddings":
+            total += _tensor_bytes(tensor, dtypes["head"], quantization)
+    return total
+
+
+def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
+    """The type of each part's linear weights. Embeddings and head are int8 where the language model is quantized."""
+    language = str(quantization["weights"])
+    outer = "fp16" if language == "fp16" else "int8"
+    return {
+        "vision": str(quantization.get("vision", outer)),
+        "projector": str(quantization.get("projector", "fp16")),
+        "embeddings": outer,
+        "language": language,
+        "head": outer,
+    }
+
+
+def _vision_layers(shape: Shape) -> int:
+    """How many vision layers the projected output needs: hidden state 0 is the input of the first layer."""
+    return shape.feature_layer if shape.feature_layer >= 0 else shape.vision.layers + 1 + shape.feature_layer
+
+
+def _tensor_bytes(tensor: Tensor, dtype: str, quantization: Mapping[str, Value]) -> float:
+    """int8: a byte a weight, an fp16 scale and a zero point a row. int4: half a byte, an fp16 scale a group."""
+    matrix = tensor.name.endswith(".weight") and len(tensor.shape) >= 2 and tensor.role != "position_embedding"
+    if dtype == "fp16" or not matrix:
+        return _FP16 * tensor.size
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    int8 = rows * (columns + _SCALE + 1.0)
+    if dtype == "int8" or len(tensor.shape) > 2:
+        return int8
+    zero_point = 0.5 if quantization.get("mode") == "asym" else 0.0
+    int4 = rows * columns * (0.5 + (_SCALE + zero_point) / int(quantization["group_size"]))
+    ratio = float(quantization.get("ratio", 1.0)) if tensor.part == "language" else 1.0
+    return ratio * int4 + (1 - ratio) * int8
