@@ -39,9 +39,9 @@ class Estimate:
 def estimate(shape: Shape, choices: Choices) -> Estimate:
     """The estimate for one choice of every axis."""
     tuned = choices["tuning"]["method"] != "none"
+    runtime = choices["runtime"]
     left = pruned(shape, choices["pruning"])
     parameters = sum(left.parameters.values())
-    runtime = choices["runtime"]
     if runtime["name"] == "torch":
         rewritten = tuned or left != shape
         stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
@@ -86,17 +86,19 @@ def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
 
 
 def _vision_layers(shape: Shape) -> int:
-    """How many vision layers the projected output needs: hidden state 0 is the input of the first layer."""
-    return shape.feature_layer if shape.feature_layer >= 0 else shape.vision.layers + 1 + shape.feature_layer
+    """How many vision layers the projected outputs need: hidden state 0 is the input of the first layer."""
+    return max(depth if depth >= 0 else shape.vision.layers + 1 + depth for depth in shape.feature_layers)
 
 
 def _tensor_bytes(tensor: Tensor, dtype: str, quantization: Mapping[str, Value]) -> float:
-    """int8: a byte a weight, an fp16 scale and a zero point a row. int4: half a byte, an fp16 scale a group."""
+    """int8: a byte a weight, an fp16 scale and perhaps a zero point of a byte a row. int4: half of that, by group."""
     matrix = tensor.name.endswith(".weight") and len(tensor.shape) >= 2 and tensor.role != "position_embedding"
     if dtype == "fp16" or not matrix:
         return _FP16 * tensor.size
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    int8 = rows * (columns + _SCALE + 1.0)
+    beside_int4 = quantization.get("weights" if tensor.part in ("language", "head") else tensor.part) == "int4"
+    asymmetric = tensor.part == "embeddings" or beside_int4 or quantization.get("mode", "asym") == "asym"
+    int8 = rows * (columns + _SCALE + asymmetric)
     if dtype == "int8" or len(tensor.shape) > 2:
         return int8
     zero_point = 0.5 if quantization.get("mode") == "asym" else 0.0

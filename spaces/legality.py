@@ -5,32 +5,23 @@ refused as a whole before anything is built. What one axis says of its own value
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from spaces.axes import Value
-from spaces.axes.quantization import nearest_group
+from spaces.axis_rules import illegal
 from spaces.errors import BadInput
-from spaces.estimate import Choices, part_dtypes
+from spaces.estimate import Choices
 from spaces.knobs import Choices as Listed
 from spaces.knobs import Knob
-from spaces.pruned import smaller
-from spaces.shape import Part, Shape, Tower, read_shape
+from spaces.pruned import pruned_towers
+from spaces.shape import Shape, Tower, read_shape
 from spaces.space import Space, grid
 
 _POINTS = 33
 """Of a continuous knob so many values are tried, evenly spread with both ends."""
 
-Rule: TypeAlias = Callable[[Shape, Choices], "Objection | None"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objection:
-    """Why a combination cannot be. ``knob`` is at fault in full name; ``problem`` and ``cure`` are clauses."""
-
-    knob: str
-    problem: str
-    cure: str
+Rule: TypeAlias = Callable[[Shape, Choices], str | None]
+"""Null, or a sentence that begins with the knob at fault, in full, and ends with the cure."""
 
 
 def refuse_illegal(space: Space) -> None:
@@ -73,48 +64,18 @@ def _values(knob: Knob) -> tuple[Value, ...]:
     return tuple(knob.low + index * step for index in range(_POINTS))
 
 
-def _sentence(space: Space, model: str, found: Mapping[str, Value], objection: Objection) -> str:
-    beside = {
-        name: value
-        for name, value in found.items()
-        if name not in ("model.path", objection.knob) and name.startswith("pruning.") and value
-    }
-    pruning = "".join(f" with {name} {value:g}" for name, value in beside.items() if not isinstance(value, str))
-    listed = "" if space.knob(objection.knob) else " (its default, as the space does not list it)"
-    return f"{space.source}: axes.{objection.knob}{listed}: {objection.problem} in {model}{pruning}; {objection.cure}."
+def _sentence(space: Space, model: str, found: Mapping[str, Value], objection: str) -> str:
+    beside = [f"{name} {value}" for name, value in found.items() if name.startswith("pruning.") and value]
+    with_pruning = f" with {' and '.join(beside)}" if beside else ""
+    knob = objection.split(" ", 1)[0]
+    default = "" if space.knob(knob) else " (its default, as the space does not list it)"
+    return f"{space.source}: axes.{knob}{default}: for {model}{with_pruning}, {objection}"
 
 
-def _layers_left(shape: Shape, choices: Choices) -> Objection | None:
-    for prefix, tower in (("", shape.language), ("vision_", shape.vision)):
-        knob = f"{prefix}layers"
-        if not smaller(tower, choices["pruning"], prefix).layers:
-            share = float(choices["pruning"][knob])
-            return Objection(
-                knob=f"pruning.{knob}",
-                problem=f"{share:g} leaves none of the {tower.layers} layers",
-                cure=f"take at most {int(100 * (1 - 1 / tower.layers)) / 100:g}",
-            )
-    return None
-
-
-def _group_fits(shape: Shape, choices: Choices) -> Objection | None:
-    quantization, pruning = choices["quantization"], choices["pruning"]
-    size, dtypes = int(quantization["group_size"]), part_dtypes(quantization)
-    parts: tuple[tuple[Part, str, str, list[int]], ...] = (
-        ("language", "weights", "language model", row_widths(smaller(shape.language, pruning, ""))),
-        ("vision", "vision", "vision tower", row_widths(smaller(shape.vision, pruning, "vision_"))),
-        ("projector", "projector", "projector", _projector_widths(shape)),
-    )
-    for part, knob, name, widths in parts:
-        if dtypes[part] == "int4" and any(width % size for width in widths):
-            nearest = nearest_group(widths, size)
-            listed = ", ".join(str(width) for width in sorted(set(widths)))
-            return Objection(
-                knob="quantization.group_size",
-                problem=f"{size} does not divide the {name}'s widths ({listed})",
-                cure=f"take {nearest}" if nearest else f"let quantization.{knob} be int8",
-            )
-    return None
+def _group_fits(shape: Shape, choices: Choices) -> str | None:
+    left = pruned_towers(shape, choices["pruning"])
+    widths = {"weights": row_widths(left.language), "vision": row_widths(left.vision)}
+    return illegal(choices["quantization"], {**widths, "projector": projector_widths(shape)})
 
 
 def row_widths(tower: Tower) -> list[int]:
@@ -122,32 +83,23 @@ def row_widths(tower: Tower) -> list[int]:
     return [tower.width, tower.heads * tower.head_dim, tower.ffn]
 
 
-def _projector_widths(shape: Shape) -> list[int]:
+def projector_widths(shape: Shape) -> list[int]:
+    """The row lengths of the projector's linear layers."""
     return [one.shape[1] for one in shape.tensors if one.part == "projector" and len(one.shape) == 2]
 
 
-def _whole_patches(shape: Shape, choices: Choices) -> Objection | None:
+def _whole_patches(shape: Shape, choices: Choices) -> str | None:
     size, patch = int(choices["model"].get("image_size", 0)), shape.patch_size
+    nearest = max(patch, round(size / patch) * patch)
     if size % patch == 0:
         return None
-    nearest = max(patch, round(size / patch) * patch)
-    return Objection(
-        knob="model.image_size",
-        problem=f"{size} pixels are no multiple of the patch of {patch}",
-        cure=f"take {nearest}",
-    )
+    return f"model.image_size {size} is no multiple of the patch of {patch} pixels: take {nearest}."
 
 
-def _knobs(axis: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{axis}.{name}" for name in names)
-
-
-_INT4 = _knobs("quantization", "weights", "vision", "projector", "group_size")
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
-    (_knobs("pruning", "layers"), _layers_left),
-    (_knobs("pruning", "vision_layers"), _layers_left),
-    ((*_knobs("pruning", "ffn", "heads"), *_INT4), _group_fits),
-    ((*_knobs("pruning", "vision_ffn", "vision_heads"), *_INT4), _group_fits),
-    (_knobs("model", "image_size"), _whole_patches),
+    (("pruning.ffn", "pruning.heads", "quantization.weights", "quantization.group_size"), _group_fits),
+    (("pruning.vision_ffn", "pruning.vision_heads", "quantization.vision", "quantization.group_size"), _group_fits),
+    (("quantization.projector", "quantization.group_size"), _group_fits),
+    (("model.image_size",), _whole_patches),
 )
-"""Rules with the knobs that each looks at; the model always belongs to them."""
+"""Rules with the knobs that each looks at: the model always belongs to them, other knobs stand at their defaults."""

@@ -50,8 +50,15 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Tower:
-    """One transformer: of the vision encoder or of the language model. ``heads`` are those of the queries."""
+    """One transformer, of the vision encoder or of the language model.
 
+    Attributes:
+        kind: ``model_type`` in config.json.
+        heads: those of the queries; each of the ``kv_heads`` serves as many of them.
+        ffn: width of the FFNs.
+    """
+
+    kind: str
     width: int
     layers: int
     heads: int
@@ -66,7 +73,7 @@ class Shape:
 
     Attributes:
         image_size, patch_size: pixels a side.
-        feature_layer: the vision layer whose output is projected, as in config.json (-1 is the last).
+        feature_layers: vision layers whose outputs are projected, as in config.json (-1 is the last).
         vocabulary: rows of the text embeddings.
         tied: whether the head is the text embeddings; they are then one tensor of the checkpoint.
         tensors: every parameter once.
@@ -76,7 +83,7 @@ class Shape:
     language: Tower
     image_size: int
     patch_size: int
-    feature_layer: int
+    feature_layers: tuple[int, ...]
     vocabulary: int
     tied: bool
     tensors: tuple[Tensor, ...]
@@ -111,13 +118,13 @@ def read_shape(folder: Path) -> Shape:
         vision_tower, language = _tower(tensors, "vision", vision), _tower(tensors, "language", text)
     except StopIteration:
         raise BadInput(f"model folder {folder} lacks tensors of the LLaVA layout: save the whole model.") from None
-    feature_layer = config.get("vision_feature_layer", -2)
+    features = config.get("vision_feature_layer", -2)
     return Shape(
         vision=vision_tower,
         language=language,
         image_size=int(vision.get("image_size") or math.isqrt(places) * patch[-1]),
         patch_size=patch[-1],
-        feature_layer=max(feature_layer) if isinstance(feature_layer, list) else int(feature_layer),
+        feature_layers=tuple(features) if isinstance(features, list) else (int(features),),
         vocabulary=embeddings[0],
         tied=tied or not any(one.part == "head" for one in tensors),
         tensors=tensors,
@@ -190,6 +197,7 @@ def _tower(tensors: tuple[Tensor, ...], part: Part, config: Mapping[str, Any]) -
         heads = config.get("num_attention_heads") or _HEADS.get(str(config.get("model_type", "")), 0)
         head_dim = queries // int(heads) if heads else math.gcd(queries, of("k_proj")[0])
     return Tower(
+        kind=str(config.get("model_type", "")),
         width=width,
         layers=1 + max(one.layer or 0 for one in weights),
         heads=queries // head_dim,
