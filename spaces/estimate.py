@@ -14,8 +14,9 @@ Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
 """Axis -> its choice, every knob of it."""
 
 _SCALE = 2.0
-_CACHE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
+CACHE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
 _FP16 = 2
+_F32 = 4
 _UNUSED = re.compile(r"\bpost_layernorm\b|\bhead\b")
 """Of a vision tower: what lies behind its last layer, which LLaVA does not use."""
 
@@ -27,31 +28,41 @@ class Estimate:
     Attributes:
         parameters: numbers of the model as pruned; tied embeddings count once.
         weight_bytes: of the graphs' or the checkpoint's weights on disk, without tokenizer and JSON.
-        memory_bytes: no less than this is resident when it answers: the weights as the runtime holds them, and the keys
-            and values of one image's tokens. The runtime's own memory and all activations come on top.
+        resident_bytes: the weights as the runtime holds them.
+        cache_bytes: keys and values of one image's tokens.
     """
 
     parameters: int
     weight_bytes: int
-    memory_bytes: int
+    resident_bytes: int
+    cache_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """The least memory that an answer needs. The runtime's own and that of activations come on top."""
+        return self.resident_bytes + self.cache_bytes
 
 
 def estimate(shape: Shape, choices: Choices) -> Estimate:
     """The estimate for one choice of every axis."""
-    tuned = choices["tuning"]["method"] != "none"
-    runtime = choices["runtime"]
-    left = pruned(shape, choices["pruning"])
+    runtime, pruning = choices["runtime"], choices["pruning"]
+    left = pruned(shape, pruning)
     parameters = sum(left.parameters.values())
     if runtime["name"] == "torch":
-        rewritten = tuned or left != shape
+        rewritten = choices["tuning"]["method"] != "none" or left != shape
         stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
-        resident = 4 * parameters
+        resident = _F32 * parameters
     else:
         stored = resident = round(graph_bytes(left, choices["quantization"]))
     tokens = max(1, round(float(choices["visual_tokens"]["keep"]) * left.visual_tokens))
     text = left.language
-    cached = 2 * text.layers * text.kv_heads * text.head_dim * tokens * _CACHE_BYTES[str(runtime["kv_cache_precision"])]
-    return Estimate(parameters=parameters, weight_bytes=stored, memory_bytes=resident + cached)
+    numbers = 2 * text.layers * text.kv_heads * text.head_dim * tokens
+    return Estimate(
+        parameters=parameters,
+        weight_bytes=stored,
+        resident_bytes=resident,
+        cache_bytes=numbers * CACHE_BYTES[str(runtime["kv_cache_precision"])],
+    )
 
 
 def graph_bytes(shape: Shape, quantization: Mapping[str, Value]) -> float:
