@@ -37,10 +37,5 @@ def in_bytes(count: float) -> str:
     """A number of bytes in words: MB below a gigabyte (10^9 bytes), GB from there on."""
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
-    return (
-        f"{count / 1e6:.0f} MB"
-        if count >= 1e8
-        else f"{count / 1e6:.1f} MB"
-        if count >= 1e7
-        else f"{count / 1e6:.2f} MB"
-    )
+    digits = 0 if count >= 1e8 else 1 if count >= 1e7 else 2
+    return f"{count / 1e6:.{digits}f} MB"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from spaces.axes import Value
@@ -48,16 +49,19 @@ class _Conditional:
     when: Condition = field(default_factory=dict)
     clauses: tuple[Clause, ...] = ()
 
+    @cached_property
+    def conditions(self) -> tuple[Clause, ...]:
+        """Both kinds as clauses: the knob counts while all of them are met."""
+        return (*((Term(name=name, values=values),) for name, values in self.when.items()), *self.clauses)
+
     def counts(self, assignment: Mapping[str, Value]) -> bool:
         """Whether the knob counts beside these values of the other knobs that count; one that does not has none."""
-        return holds(self.when, assignment) and all(
-            any(term.holds(assignment) for term in clause) for clause in self.clauses
-        )
+        return all(any(term.holds(assignment) for term in clause) for clause in self.conditions)
 
     @property
     def others(self) -> tuple[str, ...]:
         """The knobs that its conditions name."""
-        return tuple(dict.fromkeys([*self.when, *(term.name for clause in self.clauses for term in clause)]))
+        return tuple(dict.fromkeys(term.name for clause in self.conditions for term in clause))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +104,8 @@ def one_of(value: Value, values: tuple[Value, ...]) -> bool:
 
 def describe(knob: Knob) -> str:
     """When the knob counts, in words."""
-    parts = [_either(name, values, among=True) for name, values in knob.when.items()]
-    parts += [
-        " or ".join(_either(term.name, term.values, among=term.among) for term in clause) for clause in knob.clauses
+    parts = [
+        " or ".join(_either(term.name, term.values, among=term.among) for term in clause) for clause in knob.conditions
     ]
     return " and ".join(dict.fromkeys(parts))
 
@@ -110,11 +113,6 @@ def describe(knob: Knob) -> str:
 def _either(name: str, values: tuple[Value, ...], *, among: bool) -> str:
     listed = (" or " if among else " nor ").join(str(value) for value in values)
     return f"{name} is {listed}" if among else f"{name} is {'neither ' if len(values) > 1 else 'not '}{listed}"
-
-
-def holds(when: Condition, assignment: Mapping[str, Value]) -> bool:
-    """Whether a condition is met. A knob that is not active in the assignment meets no condition."""
-    return all(name in assignment and one_of(assignment[name], values) for name, values in when.items())
 
 
 def contains(knob: Knob, value: Value) -> bool:

@@ -41,23 +41,28 @@ class Space:
         """How many candidates there are; null where a knob is continuous. Exact and fast for spaces of any size."""
         if any(not isinstance(knob, Choices) and knob.count is None for knob in self.knobs):
             return None
-        needed = [{name for knob in self.knobs[index:] for name in knob.others} for index in range(len(self.knobs))]
-        known: dict[tuple[int, frozenset[tuple[str, bool, Value]]], int] = {}
+        decided = [{knob.name for knob in self.knobs[:index]} for index in range(len(self.knobs))]
+        known: dict[tuple[int, tuple[bool, ...]], int] = {}
 
         def completions(index: int, assignment: dict[str, Value]) -> int:
-            """The ways to go on from ``index``; they depend only on what later conditions ask about."""
+            """The ways to go on from ``index``, which depend only on what is met so far of the later conditions."""
             if index == len(self.knobs):
                 return 1
-            kept = {name: value for name, value in assignment.items() if name in needed[index]}
-            state = (index, frozenset((name, isinstance(value, bool), value) for name, value in kept.items()))
+            met = tuple(
+                any(term.name in decided[index] and term.holds(assignment) for term in clause)
+                for knob in self.knobs[index:]
+                for clause in knob.conditions
+            )
+            state = (index, met)
             if state not in known:
                 knob = self.knobs[index]
-                if not knob.counts(kept):
-                    known[state] = completions(index + 1, kept)
-                elif knob.name in needed[index]:
-                    known[state] = sum(completions(index + 1, {**kept, knob.name: value}) for value in grid(knob))
+                if not knob.counts(assignment):
+                    known[state] = completions(index + 1, assignment)
+                elif any(knob.name in later.others for later in self.knobs[index + 1 :]):
+                    values = grid(knob)
+                    known[state] = sum(completions(index + 1, {**assignment, knob.name: value}) for value in values)
                 else:
-                    known[state] = len(grid(knob)) * completions(index + 1, kept)
+                    known[state] = len(grid(knob)) * completions(index + 1, assignment)
             return known[state]
 
         return completions(0, {})
