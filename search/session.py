@@ -43,6 +43,7 @@ from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
+from spaces.legality import refuse_illegal
 from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space
@@ -84,6 +85,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     space = load_space(config.space)
     space.check(capabilities())
     refuse_bad_models(space)
+    refuse_illegal(space)
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
