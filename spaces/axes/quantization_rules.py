@@ -1,0 +1,64 @@
+"""Which bits go with which group sizes: pure rules, known before anything is built."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from spaces.axes import Choice
+
+GROUP_SIZES = (32, 64, 128)
+PARTS: Mapping[str, str] = {"weights": "language model", "vision": "vision encoder", "projector": "projector"}
+"""The knobs that give a part's bits, with the name of the part."""
+
+Widths: TypeAlias = Mapping[str, Sequence[int]]
+"""Knob of `PARTS` -> row lengths of the linear layers of that part; a part that is missing is not known."""
+
+
+def illegal(choice: Choice, widths: Widths) -> str | None:
+    """What is wrong with a choice for a model of these widths, and the nearest choice that is supported; null if legal.
+
+    A row of int4 weights is cut into groups of ``group_size``, so each must divide every row of the parts at int4. All
+    other combinations of mode, method and ratio are supported.
+    """
+    wanted = int(choice["group_size"])
+    int4 = {knob: widths.get(knob, ()) for knob in PARTS if choice[knob] == "int4"}
+    misfit = next((knob for knob, rows in int4.items() if any(row % wanted for row in rows)), None)
+    if misfit is None:
+        return None
+    nearest = nearest_group([row for rows in int4.values() for row in rows], wanted)
+    cure = f"take {nearest}" if nearest else f"take quantization.{_unfit(int4)} int8, or prune to multiples of 32"
+    listed = ", ".join(str(row) for row in sorted(set(int4[misfit])))
+    return f"quantization.group_size {wanted} does not divide the {PARTS[misfit]}'s widths ({listed}): {cure}."
+
+
+def nearest_group(widths: Sequence[int], wanted: int) -> int | None:
+    """The group size nearest to ``wanted``, of those on offer, that divides every width; null where none does."""
+    fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
+    return min(fitting, key=lambda size: (abs(size - wanted), size), default=None)
+
+
+def row_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The row lengths of each part's linear layers, from the ``config.json`` of a LLaVA-layout checkpoint.
+
+    A part that the file does not describe in full, as where it leaves out transformers' defaults, is left out.
+    """
+    text, vision = config.get("text_config", {}), config.get("vision_config", {})
+    found = {"weights": _encoder_rows(text), "vision": _encoder_rows(vision), "projector": ()}
+    layers = config.get("vision_feature_layer", -2)
+    if "hidden_size" in text and "hidden_size" in vision:
+        used = len(layers) if isinstance(layers, list) else 1
+        found["projector"] = tuple(sorted({used * int(vision["hidden_size"]), int(text["hidden_size"])}))
+    return {part: rows for part, rows in found.items() if rows}
+
+
+def _encoder_rows(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Hidden width, all heads together and FFN."""
+    if not {"hidden_size", "intermediate_size", "num_attention_heads"} <= config.keys():
+        return ()
+    heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+    head = int(config.get("head_dim") or hidden // heads)
+    return tuple(sorted({hidden, heads * head, int(config["intermediate_size"])}))
+
+
+def _unfit(parts: Mapping[str, Iterable[int]]) -> str:
+    """The first part whose rows no group size divides."""
+    return next((knob for knob, rows in parts.items() if nearest_group(list(rows), 64) is None), next(iter(parts)))
