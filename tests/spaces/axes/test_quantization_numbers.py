@@ -5,7 +5,7 @@ test are what OpenVINO's constant folding makes of the compressed constants and 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ LAYERS = [
     ("vision", "vision_embeddings", "encoder.layers.0.mlp.fc1"),
     ("projector", "vision_embeddings", "multi_modal_projector.linear_2"),
 ]
-DOWN = "layers.0.mlp.down_proj"
+UP, DOWN = "layers.0.mlp.up_proj", "layers.0.mlp.down_proj"
 
 
 def _original(checkpoint: Path, part: str) -> "NDArray[np.float64]":
@@ -59,7 +59,7 @@ def _rounded(values: "NDArray[np.float64]", group: int, bits: int, mode: str) ->
         scale = (high - low) / highest
         zero = np.rint(-low / scale)
     integers = np.clip(np.rint(groups / scale) + zero, lowest, highest)
-    return ((integers - zero) * _half(scale)).reshape(values.shape)
+    return np.asarray((integers - zero) * _half(scale)).reshape(values.shape)
 
 
 @pytest.mark.parametrize("mode", ["sym", "asym"])
@@ -67,7 +67,7 @@ def _rounded(values: "NDArray[np.float64]", group: int, bits: int, mode: str) ->
 def test_round_to_nearest_of_every_part(
     tiny_checkpoint: Path, exported: Path, apply: Apply, level: str, group: int, mode: str
 ) -> None:
-    choice: dict[str, Value] = dict.fromkeys(("weights", "vision", "projector"), level) | {"mode": mode}
+    choice: dict[str, Value] = {"weights": level, "vision": level, "projector": level, "mode": mode}
     folder = apply(AXIS, exported, **choice, **({"group_size": group} if group else {}))
     for _, graph, part in LAYERS:
         node, original = layer(folder, graph, part), _original(tiny_checkpoint, part)
@@ -80,7 +80,7 @@ def test_round_to_nearest_of_every_part(
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
 def test_ratio_is_the_greatest_share_at_int4(tiny_checkpoint: Path, exported: Path, apply: Apply, share: float) -> None:
-    """By hand: NNCF's criterion without samples gives int4 to the layers whose worst row loses most by int8, in turn."""
+    """By hand: without samples, NNCF gives int4 in turn to the layers whose worst row loses most by int8."""
     folder = apply(AXIS, exported, weights="int4", group_size=32, ratio=share)
     nodes = {name: node for name, node in linears(folder, "language").items() if "_proj" in name}
     losses, sizes = {}, {}
@@ -97,9 +97,7 @@ def test_ratio_is_the_greatest_share_at_int4(tiny_checkpoint: Path, exported: Pa
     assert {storage(node) for name, node in nodes.items() if name not in expected} <= {"u8"}
 
 
-def _awq_scales(
-    rows: "NDArray[np.float64]", samples: "list[NDArray[np.float64]]", group: int
-) -> "NDArray[np.float64]":
+def _awq_scales(rows: "NDArray[np.float64]", samples: "list[NDArray[np.float64]]", group: int) -> "NDArray[np.float64]":
     """Activation-aware scales by grid search (AWQ, section 3.2), in the form that NNCF documents for itself.
 
     The group with the channel of greatest mean activation is scaled by that activation to the power of alpha, with the
@@ -125,28 +123,26 @@ def _awq_scales(
 def test_awq_scales_and_the_weights_that_they_give(
     tiny_checkpoint: Path, exported: Path, apply: Apply, axis_samples: Samples
 ) -> None:
-    """Independent: the search over alpha and the rounding are ours; NNCF's scales are found in the graph as inserted."""
-    folder = apply(AXIS, exported, weights="int4", group_size=32, method="awq")
-    feeds = list(calibration_inputs(exported, axis_samples["calibration"]))
-    original = _original(tiny_checkpoint, DOWN)
-    expected = _awq_scales(original, layer_inputs(exported, [DOWN], feeds)[DOWN], 32)
-    down = layer(folder, "language", DOWN)
-    scales = 1 / _inserted_factor(down)
-    np.testing.assert_allclose(scales, expected, rtol=1e-3)
-    assert (scales != 1).sum() == 32
-    rounded = _rounded(_half(original * scales), 32, 4, "sym")
-    assert (np.abs(weights(down) - rounded) < 0.1 * np.ptp(rounded) / 16).mean() > 0.995
+    """Independent: the search over alpha and the rounding are ours.
 
-
-def _inserted_factor(down: Any) -> "NDArray[np.float64]":
-    """The constant per channel by which the gate's activation is multiplied ahead of the layer."""
-    product = down.input_value(0).get_node()
-    (factor,) = (
-        branch.input_value(1).get_node()
-        for branch in (port.get_node() for port in product.input_values())
-        if branch.get_type_name() == "Multiply" and branch.input_value(1).get_node().get_type_name() == "Constant"
+    Columns of the FFN's last layer are scaled up, the rows of its up projection that feed them are scaled down by the
+    same, which rounding in rows does not see: so the scales in the graph are the ratio of the up projection's rows
+    without and with AWQ, and the product is that of the original weights before rounding.
+    """
+    plain, folder = (
+        apply(AXIS, exported, method, weights="int4", group_size=32, method=method) for method in ("rtn", "awq")
     )
-    return np.array(factor.data, dtype=np.float64).ravel()
+    feeds = list(calibration_inputs(exported, axis_samples["calibration"]))
+    original, inputs = _original(tiny_checkpoint, DOWN), layer_inputs(exported, [DOWN], feeds)[DOWN]
+    expected = _awq_scales(original, inputs, 32)
+    without, with_awq = (weights(layer(each, "language", UP)) for each in (plain, folder))
+    scales = np.array([np.median(a[a != 0] / b[a != 0]) for a, b in zip(without, with_awq, strict=True)])
+    np.testing.assert_allclose(scales, expected, rtol=2e-3)
+    assert np.ptp(expected) > 0.05
+    loudness, changed = np.abs(np.stack([tokens.mean(axis=0) for tokens in inputs])).max(axis=0), expected != 1
+    assert np.corrcoef(np.log(scales[changed]), np.log(loudness[changed]))[0, 1] > 0.9
+    rounded = _rounded(_half(original * expected), 32, 4, "sym")
+    assert (np.abs(weights(layer(folder, "language", DOWN)) - rounded) < 0.1 * np.ptp(rounded) / 16).mean() > 0.99
 
 
 @pytest.mark.parametrize("mode", ["sym", "asym"])

@@ -58,10 +58,10 @@ def test_widths_that_are_not_known_are_not_judged() -> None:
     assert illegal(full_choice(AXIS, {"vision": "int4", "group_size": 128}), {}) is None
 
 
-@pytest.mark.parametrize(("checkpoint", "graphs"), [("tiny_checkpoint", "exported"), ("clip_checkpoint", "clip_exported")])
-def test_widths_by_config_are_those_of_the_graphs(
-    request: pytest.FixtureRequest, checkpoint: str, graphs: str
-) -> None:
+@pytest.mark.parametrize(
+    ("checkpoint", "graphs"), [("tiny_checkpoint", "exported"), ("clip_checkpoint", "clip_exported")]
+)
+def test_widths_by_config_are_those_of_the_graphs(request: pytest.FixtureRequest, checkpoint: str, graphs: str) -> None:
     """Against the shapes of the safetensors: the last axis of every weight matrix that is multiplied with."""
     from safetensors.numpy import load_file
 
