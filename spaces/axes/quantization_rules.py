@@ -1,7 +1,7 @@
 """Which bits go with which group sizes: pure rules, known before anything is built."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from spaces.axes import Choice
 
@@ -34,29 +34,6 @@ def nearest_group(widths: Sequence[int], wanted: int) -> int | None:
     """The group size nearest to ``wanted``, of those on offer, that divides every width; null where none does."""
     fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
     return min(fitting, key=lambda size: (abs(size - wanted), size), default=None)
-
-
-def row_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The row lengths of each part's linear layers, from the ``config.json`` of a LLaVA-layout checkpoint.
-
-    A part that the file does not describe in full, as where it leaves out transformers' defaults, is left out.
-    """
-    text, vision = config.get("text_config", {}), config.get("vision_config", {})
-    found = {"weights": _encoder_rows(text), "vision": _encoder_rows(vision), "projector": ()}
-    layers = config.get("vision_feature_layer", -2)
-    if "hidden_size" in text and "hidden_size" in vision:
-        used = len(layers) if isinstance(layers, list) else 1
-        found["projector"] = tuple(sorted({used * int(vision["hidden_size"]), int(text["hidden_size"])}))
-    return {part: rows for part, rows in found.items() if rows}
-
-
-def _encoder_rows(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Hidden width, all heads together and FFN."""
-    if not {"hidden_size", "intermediate_size", "num_attention_heads"} <= config.keys():
-        return ()
-    heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-    head = int(config.get("head_dim") or hidden // heads)
-    return tuple(sorted({hidden, heads * head, int(config["intermediate_size"])}))
 
 
 def _unfit(parts: Mapping[str, Iterable[int]]) -> str:

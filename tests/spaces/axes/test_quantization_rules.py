@@ -1,14 +1,10 @@
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from spaces.axes import Value
-from spaces.axes.files import read_json
 from spaces.axes.quantization import AXIS
-from spaces.axes.quantization_rules import GROUP_SIZES, illegal, nearest_group, row_widths
+from spaces.axes.quantization_rules import GROUP_SIZES, illegal, nearest_group
 from tests.spaces.axes.conftest import full_choice
 
 WIDTHS = {"weights": (64, 128), "vision": (96, 64), "projector": (48, 64)}
@@ -56,28 +52,3 @@ def test_what_is_illegal_and_the_nearest_that_is_not(choice: dict[str, Value], s
 
 def test_widths_that_are_not_known_are_not_judged() -> None:
     assert illegal(full_choice(AXIS, {"vision": "int4", "group_size": 128}), {}) is None
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "graphs"), [("tiny_checkpoint", "exported"), ("clip_checkpoint", "clip_exported")]
-)
-def test_widths_by_config_are_those_of_the_graphs(request: pytest.FixtureRequest, checkpoint: str, graphs: str) -> None:
-    """Against the shapes of the safetensors: the last axis of every weight matrix that is multiplied with."""
-    from safetensors.numpy import load_file
-
-    folder: Path = request.getfixturevalue(checkpoint)
-    expected: dict[str, set[int]] = {"weights": set(), "vision": set(), "projector": set()}
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        if tensor.ndim == 2 and "embed" not in name:
-            part = "vision" if "vision" in name else "projector" if "projector" in name else "weights"
-            expected[part].add(tensor.shape[-1])
-    found = row_widths(read_json(request.getfixturevalue(graphs) / "config.json"))
-    assert {part: set(rows) for part, rows in found.items()} == expected
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{}, {"text_config": {"hidden_size": 64}, "vision_config": {"model_type": "clip_vision_model"}}],
-)
-def test_a_config_that_leaves_out_widths_gives_none(config: dict[str, Any]) -> None:
-    assert row_widths(config) == {}
