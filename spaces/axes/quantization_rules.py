@@ -1,6 +1,6 @@
 """Which bits go with which group sizes: pure rules, known before anything is built."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from spaces.axes import Choice
@@ -25,7 +25,8 @@ def illegal(choice: Choice, widths: Widths) -> str | None:
     if misfit is None:
         return None
     nearest = nearest_group([row for rows in int4.values() for row in rows], wanted)
-    cure = f"take {nearest}" if nearest else f"take quantization.{_unfit(int4)} int8, or prune to multiples of 32"
+    unfit = next((knob for knob, rows in int4.items() if nearest_group(rows, wanted) is None), misfit)
+    cure = f"take {nearest}" if nearest else f"take quantization.{unfit} int8"
     listed = ", ".join(str(row) for row in sorted(set(int4[misfit])))
     return f"quantization.group_size {wanted} does not divide the {PARTS[misfit]}'s widths ({listed}): {cure}."
 
@@ -34,8 +35,3 @@ def nearest_group(widths: Sequence[int], wanted: int) -> int | None:
     """The group size nearest to ``wanted``, of those on offer, that divides every width; null where none does."""
     fitting = [size for size in GROUP_SIZES if all(width % size == 0 for width in widths)]
     return min(fitting, key=lambda size: (abs(size - wanted), size), default=None)
-
-
-def _unfit(parts: Mapping[str, Iterable[int]]) -> str:
-    """The first part whose rows no group size divides."""
-    return next((knob for knob, rows in parts.items() if nearest_group(list(rows), 64) is None), next(iter(parts)))

@@ -39,7 +39,7 @@ def test_the_nearest_group_divides_and_no_other_that_does_is_nearer(widths: list
         ({"weights": "int4", "vision": "int4", "group_size": 128}, "language model's widths (64, 128): take 32."),
         (
             {"projector": "int4", "group_size": 64},
-            "projector's widths (48, 64): take quantization.projector int8, or prune to multiples of 32.",
+            "projector's widths (48, 64): take quantization.projector int8.",
         ),
         ({"weights": "int4", "projector": "int4", "group_size": 64}, "take quantization.projector int8"),
         *(({"weights": "int4", "method": method, "mode": "asym", "ratio": 0.5}, None) for method in ("awq", "gptq")),
