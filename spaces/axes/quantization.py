@@ -41,11 +41,13 @@ class Quantization:
     the language model, the share of it that ``ratio`` leaves, the patch embedding. The text embeddings are int8,
     asymmetric, wherever ``weights`` is not fp16.
 
-    ``ratio`` is the greatest share of the language model's weights at int4; the layers whose error or activations NNCF
-    finds most sensitive are int8. ``method`` is for the language model at int4: rtn (round to nearest), awq (arXiv
-    2306.00978; NNCF scales the inputs of the FFN's last layer), scale_estimation (NNCF: scales that keep the layer's
-    output), both, or gptq (arXiv 2210.17323). All but rtn read at most 128 samples of the split ``calibration``, each
-    the whole sequence that is answered at inference: prompt with visual tokens, then the reference answer.
+    ``ratio`` is the greatest share of the language model's weights at int4; the layers that NNCF finds most sensitive
+    (by their weights' error at int8 for rtn, by their inputs' variance for the other methods) are int8. ``method`` is
+    for the language model at int4: rtn (round to nearest), awq (arXiv 2306.00978; NNCF scales the inputs of the FFN's
+    last layer), scale_estimation (NNCF's own: scales that keep a layer's output), both, or gptq (arXiv 2210.17323). All
+    but rtn read at most 128 samples of the split ``calibration``, each the whole sequence that is answered at
+    inference: prompt with visual tokens, then the reference answer. Vision encoder and projector are rounded to
+    nearest.
     """
 
     name = "quantization"
