@@ -82,8 +82,8 @@ def merged(tokens: Any, total: int, kept: int) -> Any:
     images = ops.gather(ops.shape_of(tokens), np.array([0]), np.int64(0))
     sizes = ops.broadcast(np.float32(1), ops.concat([images, np.array([total, 1])], axis=0))
     for count, removed in rounds(total, kept):
-        tokens, sizes = _round(tokens, sizes, images, count, removed)
-    return tokens.output(0)
+        tokens, sizes = (left.output(0) for left in _round(tokens, sizes, images, count, removed))
+    return tokens
 
 
 def rounds(total: int, kept: int) -> Iterator[tuple[int, int]]:
@@ -95,26 +95,16 @@ def rounds(total: int, kept: int) -> Iterator[tuple[int, int]]:
 
 
 def _round(tokens: Any, sizes: Any, images: Any, count: int, removed: int) -> tuple[Any, Any]:
+    """Tokens (image, token, width) and sizes (image, token, 1) after one round."""
     from openvino import opset13 as ops
 
     one = np.int64(1)
-    sums = ops.multiply(tokens, sizes)
-    lengths = ops.maximum(ops.reduce_l2(tokens, np.int64(2), keep_dims=True), np.float32(1e-12))
-    directions = ops.divide(tokens, lengths)
     even, odd = (np.arange(first, count, 2, dtype=np.int64) for first in (0, 1))
-    likeness = ops.matmul(
-        ops.gather(directions, even, one), ops.gather(directions, odd, one), transpose_a=False, transpose_b=True
-    )
-    best = ops.topk(likeness, one, axis=2, mode="max", sort="value", index_element_type="i64", stable=True)
-    partner = ops.one_hot(
-        ops.squeeze(best.output(1), np.int64(2)), np.int64(len(odd)), np.float32(1), np.float32(0), -1
-    )
     staying = len(even) - removed
+    likeness, partner = _matched(tokens, even, odd)
     if staying:
-        places = _ends(ops.squeeze(best.output(0), np.int64(2)), staying, "min")  # (image, staying)
-        stays = ops.reduce_sum(
-            ops.one_hot(places, np.int64(len(even)), np.float32(1), np.float32(0), -1), one, keep_dims=False
-        )
+        places = _ends(likeness, staying, "min")
+        stays = ops.reduce_sum(_one_hot(places, len(even)), one, keep_dims=False)
         partner = ops.multiply(partner, ops.unsqueeze(ops.subtract(np.float32(1), stays), np.int64(2)))
 
     def gathered(values: Any) -> Any:
@@ -122,8 +112,8 @@ def _round(tokens: Any, sizes: Any, images: Any, count: int, removed: int) -> tu
         arrivals = ops.matmul(partner, ops.gather(values, even, one), transpose_a=True, transpose_b=False)
         return ops.add(ops.gather(values, odd, one), arrivals)
 
-    sums_left, sizes_left = gathered(sums), gathered(sizes)
-    tokens_left = ops.divide(sums_left, sizes_left)
+    sizes_left = gathered(sizes)
+    tokens_left = ops.divide(gathered(ops.multiply(tokens, sizes)), sizes_left)
     if not staying:
         return tokens_left, sizes_left
     odd_places = ops.broadcast(odd, ops.concat([images, np.array([len(odd)])], axis=0))
@@ -136,6 +126,26 @@ def _round(tokens: Any, sizes: Any, images: Any, count: int, removed: int) -> tu
         return ops.gather(ops.concat([stayed, others], axis=1), order, one, batch_dims=1)
 
     return interleaved(tokens, tokens_left), interleaved(sizes, sizes_left)
+
+
+def _matched(tokens: Any, even: "NDArray[np.int64]", odd: "NDArray[np.int64]") -> tuple[Any, Any]:
+    """Each even token's greatest cosine with an odd one (image, even); which one that is, one-hot (image, even, odd)."""
+    from openvino import opset13 as ops
+
+    one, last = np.int64(1), np.int64(2)
+    lengths = ops.maximum(ops.reduce_l2(tokens, last, keep_dims=True), np.float32(1e-12))
+    directions = ops.divide(tokens, lengths)
+    askers, asked = (ops.gather(directions, places, one) for places in (even, odd))
+    cosines = ops.matmul(askers, asked, transpose_a=False, transpose_b=True)
+    best = ops.topk(cosines, one, axis=2, mode="max", sort="value", index_element_type="i64", stable=True)
+    likeness, index = (ops.squeeze(output, last) for output in best.outputs())
+    return likeness, _one_hot(index, len(odd))
+
+
+def _one_hot(index: Any, depth: int) -> Any:
+    from openvino import opset13 as ops
+
+    return ops.one_hot(index, np.int64(depth), np.float32(1), np.float32(0), -1)
 
 
 def _ranks(spots: Any, count: int) -> Any:

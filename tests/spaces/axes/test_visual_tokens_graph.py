@@ -53,7 +53,9 @@ def _merged_by_hand(tokens: "NDArray[np.float64]", kept: int) -> "NDArray[np.flo
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize(("total", "kept"), [(16, 12), (16, 8), (16, 7), (17, 9), (17, 8), (9, 1), (2, 1), (25, 3)])
+@pytest.mark.parametrize(
+    ("total", "kept"), [(16, 12), (16, 8), (16, 7), (17, 9), (17, 8), (9, 1), (2, 1), (25, 3), (5, 5)]
+)
 def test_merging_by_hand(total: int, kept: int, batch: int) -> None:
     """Independent: explicit pairs and lists in float64, no masks and no matrices."""
     tokens = np.random.default_rng(total * kept).normal(size=(batch, total, 6)).astype(np.float32)
