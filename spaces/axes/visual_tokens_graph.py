@@ -129,7 +129,7 @@ def _round(tokens: Any, sizes: Any, images: Any, count: int, removed: int) -> tu
 
 
 def _matched(tokens: Any, even: "NDArray[np.int64]", odd: "NDArray[np.int64]") -> tuple[Any, Any]:
-    """Each even token's greatest cosine with an odd one (image, even); which one that is, one-hot (image, even, odd)."""
+    """Each even token's greatest cosine with an odd one (image, even), and which one, one-hot (image, even, odd)."""
     from openvino import opset13 as ops
 
     one, last = np.int64(1), np.int64(2)
