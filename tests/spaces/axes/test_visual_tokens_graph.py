@@ -135,6 +135,43 @@ def test_attention_scores_of_the_graph_are_those_of_transformers(clip_checkpoint
     np.testing.assert_allclose(scores, expected, rtol=1e-3)
 
 
+def _attention_graph(*inputs: Any) -> Any:
+    """One attention over (2, 3, 5, 4) queries that are the keys too, with what else it is given."""
+    import openvino
+    from openvino import opset13 as ops
+
+    port = ops.parameter([2, 3, 5, 4], np.float32)
+    attention = ops.scaled_dot_product_attention(port, port, port, *inputs)
+    return openvino.Model([ops.result(attention)], [port])
+
+
+@pytest.mark.parametrize("given", ["nothing", "mask", "mask and scale"])
+def test_attention_with_and_without_mask_and_scale_by_hand(given: str) -> None:
+    import openvino
+
+    mask = np.random.default_rng(2).normal(size=(2, 1, 5, 5)).astype(np.float32)
+    inputs = {"nothing": (), "mask": (mask,), "mask and scale": (mask, np.float32(0.3))}[given]
+    graph = _attention_graph(*inputs)
+    graph.add_outputs([attention_received(graph, 5).output(0)])
+    heads = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    with kept_signal_stack():
+        scores = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(heads)[1]
+    scale = 0.3 if "scale" in given else 0.5  # of 4 channels
+    powers = np.exp(np.einsum("bhqc,bhkc->bhqk", heads, heads) * scale + (mask if inputs else 0))
+    np.testing.assert_allclose(scores, (powers / powers.sum(-1, keepdims=True)).mean((1, 2)), rtol=1e-5)
+
+
+def test_attention_that_cannot_be_read_is_refused() -> None:
+    import openvino
+    from openvino import opset13 as ops
+
+    with pytest.raises(StageFailed, match="is masked: take"):
+        attention_received(_attention_graph(np.ones((2, 1, 5, 5), dtype=bool)), 5)
+    port = ops.parameter([2, 5, 4], np.float32)
+    with pytest.raises(StageFailed, match="no scaled dot-product attention: take"):
+        attention_received(openvino.Model([ops.result(ops.relu(port))], [port]), 5)
+
+
 def test_attention_over_other_places_than_the_tokens_is_refused(clip_exported: Path) -> None:
     import openvino
 
