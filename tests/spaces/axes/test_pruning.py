@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from spaces.axes.checkpoint import load_strict
-from spaces.axes.pruning import AXIS, kept_width
+from spaces.axes.pruning import AXIS
+from spaces.axes.pruning_shape import kept_width
 from tests.spaces.axes.conftest import Apply, contents
 
 
