@@ -35,9 +35,9 @@ class Pruning:
     ``calibration``. All scores are those of the model as it comes. Channels and heads go layer by layer, as many from
     each; the rest keeps its order. `pruned_shape` says how much is left.
 
-    The heads of a language model go by whole key-value groups. Those of a vision tower stay in the checkpoint as zeros,
-    which no gradient moves, and are left out of the export (`spaces.axes.dead_heads`). Vision layers that no visual
-    feature is read after are neither scored nor removed.
+    The heads of a language model go by whole key-value groups, to a count that its architecture loads (`kept_heads`).
+    Those of a vision tower stay in the checkpoint as zeros, which no gradient moves, and are left out of the export
+    (`spaces.axes.dead_heads`). Vision layers that no visual feature is read after are neither scored nor removed.
     """
 
     name = "pruning"
@@ -46,7 +46,7 @@ class Pruning:
     domains: Mapping[str, Domain] = MappingProxyType(
         {
             "ffn": _removed("FFN channels of every layer of the language model"),
-            "heads": _removed("key-value groups of every layer of the language model"),
+            "heads": _removed("key-value heads, with their query heads, of every layer of the language model"),
             "layers": _removed("layers of the language model"),
             "vision_ffn": _removed("FFN channels of every layer of the vision tower"),
             "vision_heads": _removed("attention heads of every layer of the vision tower"),

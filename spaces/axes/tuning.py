@@ -24,7 +24,7 @@ BUCKET_BATCHES = 16
 WARMUP_SHARE = 0.1
 LAST_RATE_SHARE = 0.1
 CLIP = 1.0
-RATES = MappingProxyType({"lora": 2e-3, "dora": 2e-3, "projector": 2e-3, "full": 5e-4})
+RATES = MappingProxyType({"lora": 2e-3, "dora": 2e-3, "projector": 3e-3, "full": 3e-4})
 ADAPTERS = ("lora", "dora")
 
 

@@ -71,7 +71,9 @@ def test_a_pruned_ffn_recovers_with_lora(tmp_path: Path) -> None:
     source = EXAMPLE / "models" / "inspection-s"
     pruned = _apply(pruning.AXIS, source, tmp_path / "pruned", ffn=0.75)
     recovered = _apply(tuning.AXIS, pruned, tmp_path / "recovered", method="lora", steps=STEPS)
-    before, after, again = (_accuracy(folder) for folder in (source, pruned, recovered))
-    print(f"as it comes {before:.3f}, pruned {after:.3f}, recovered {again:.3f}")
-    assert after < before - 0.05
-    assert again > before
+    tuned = _apply(tuning.AXIS, source, tmp_path / "tuned", method="lora", steps=STEPS)
+    whole, narrow, again, best = (_accuracy(folder) for folder in (source, pruned, recovered, tuned))
+    print(f"as it comes {whole:.3f}, pruned {narrow:.3f}, recovered {again:.3f}; tuned without pruning {best:.3f}")
+    assert narrow < whole - 0.1
+    assert again > whole + 0.1
+    assert again > best - 0.15
