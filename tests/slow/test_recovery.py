@@ -68,6 +68,7 @@ def _accuracy(folder: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_pruned_ffn_recovers_with_lora(tmp_path: Path) -> None:
+    """Measured: 0.543 as it comes, 0.254 pruned, 0.781 recovered; 0.848 with the same tuning and no pruning."""
     source = EXAMPLE / "models" / "inspection-s"
     pruned = _apply(pruning.AXIS, source, tmp_path / "pruned", ffn=0.75)
     recovered = _apply(tuning.AXIS, pruned, tmp_path / "recovered", method="lora", steps=STEPS)
