@@ -11,6 +11,12 @@ from spaces.printable import printable
 _HANDLED = (
     "model.path",
     "pruning.ffn",
+    "pruning.heads",
+    "pruning.layers",
+    "pruning.vision_ffn",
+    "pruning.vision_heads",
+    "pruning.vision_layers",
+    "pruning.importance",
     "tuning.method",
     "tuning.steps",
     "tuning.rank",
@@ -149,18 +155,25 @@ def duration(seconds: float) -> str:
 
 
 def _pruning(c: Mapping[str, Value]) -> str:
-    share = c.get("pruning.ffn", 0)
-    return f"FFN −{_percent(share)}" if isinstance(share, int | float) and share > 0 else ""
+    names = {"ffn": "FFN", "vision_ffn": "vision FFN"}
+    parts = []
+    for knob in ("ffn", "heads", "layers", "vision_ffn", "vision_heads", "vision_layers"):
+        share = c.get(f"pruning.{knob}", 0)
+        if isinstance(share, int | float) and share > 0:
+            parts.append(f"{names.get(knob, knob.replace('_', ' '))} −{_percent(share)}")
+    by = " by activations" if parts and c.get("pruning.importance") == "activations" else ""
+    return ", ".join(parts) + by
 
 
 def _tuning(c: Mapping[str, Value]) -> str:
     method = str(c.get("tuning.method", "none"))
     if method == "none":
         return ""
-    name = {"lora": "LoRA", "full": "full tuning"}.get(method, method)
+    name = {"lora": "LoRA", "dora": "DoRA", "full": "full tuning", "projector": "projector tuning"}.get(method, method)
     rank = f" rank {c['tuning.rank']}" if "tuning.rank" in c else ""
     steps = f", {c['tuning.steps']} steps" if "tuning.steps" in c else ""
-    rate = f", rate {c['tuning.rate']:g}" if isinstance(c.get("tuning.rate"), float) else ""
+    peak = c.get("tuning.rate", 0)
+    rate = f", rate {peak:g}" if isinstance(peak, float) and peak > 0 else ""
     return f"{name}{rank}{steps}{rate}"
 
 

@@ -46,6 +46,20 @@ def test_configuration_in_words() -> None:
     assert describe(plain) == ("m",)
 
 
+def test_what_was_pruned_and_tuned_in_words() -> None:
+    candidate: dict[str, Value] = {
+        "model.path": "m",
+        "pruning.ffn": 0.0,
+        "pruning.heads": 0.25,
+        "pruning.vision_ffn": 0.5,
+        "pruning.importance": "activations",
+        "tuning.method": "dora",
+        "tuning.steps": 60,
+        "tuning.rate": 0.0,
+    }
+    assert describe(candidate) == ("m", "heads −25 %, vision FFN −50 % by activations", "DoRA, 60 steps")
+
+
 def test_duration() -> None:
     assert [duration(s) for s in (0.02, 8.24, 59.4, 200, 7500)] == [
         "0.0 s",
