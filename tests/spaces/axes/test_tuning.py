@@ -76,7 +76,8 @@ def test_one_seed_gives_one_result(method: str, tiny_checkpoint: Path, apply: Ap
         for name, seed in (("once", 1), ("again", 1), ("other", 2))
     )
     assert once == again
-    assert once != other
+    if method in ("lora", "dora"):  # the others draw no weights, and all eight rows are in each batch
+        assert once != other
 
 
 def test_a_rate_of_nought_is_the_methods_own(tiny_checkpoint: Path, apply: Apply) -> None:
