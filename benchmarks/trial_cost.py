@@ -34,7 +34,7 @@ FULL: dict[str, Value] = {
     "visual_tokens.method": "norm",
     "quantization.weights": "int4",
     "quantization.group_size": 64,
-    "quantization.calibrated": True,
+    "quantization.method": "awq_scale_estimation",
     "prompt.template": "{question}",
     "prompt.hint": False,
 }

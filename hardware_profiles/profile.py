@@ -16,6 +16,7 @@ _FLAGS = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "int8": {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp"},
 }
+_PROFILES = Path(str(files("hardware_profiles"))) / "profiles"
 
 
 class Profile(BaseModel):
@@ -56,9 +57,15 @@ def load_profile(path: Path) -> Profile:
         raise BadInput(f"{path}: {field}: {first['msg']}; mend that field.") from error
 
 
+def built_in() -> tuple[Profile, ...]:
+    """The profiles that come along and have figures, by name."""
+    found = [load_profile(path) for path in sorted(_PROFILES.glob("*.yaml"))]
+    return tuple(profile for profile in found if profile.memory_bytes)
+
+
 def local() -> Profile:
     """The profile ``x86-cpu``, or of whatever CPU this is, filled in from this machine."""
-    kind = load_profile(Path(str(files("hardware_profiles") / "profiles" / "x86-cpu.yaml")))
+    kind = load_profile(_PROFILES / "x86-cpu.yaml")
     flags = _cpu_flags()
     return kind.model_copy(
         update={

@@ -28,13 +28,12 @@ from objectives.records import (
     trial_as_json,
     trial_from_json,
 )
+from objectives.settings import differences
 from objectives.trial import Trial
-from spaces.canonical import canonical_json
 from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.run/1"
 _FOLDERS = ("trials", "answers", "measurements", "bundles")
-_MAY_CHANGE = frozenset({"file", "budget", "workers"})
 
 
 @dataclass(frozen=True)
@@ -213,23 +212,6 @@ class RunFolder:
 
     def _file(self, folder: str, number: int, ending: str) -> Path:
         return self.path / folder / f"{number:05d}.{ending}"
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What makes two settings two searches: those of space, task, device and search settings that differ."""
-
-    def same(read: Any) -> bool:
-        return canonical_json(read(old)) == canonical_json(read(new))
-
-    parts = {
-        "space": lambda s: s.get("space_id"),
-        "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
-        "device": lambda s: s.get("device"),
-        "model folders": lambda s: s.get("models"),
-        "versions of the tools": lambda s: s.get("versions"),
-        "search settings": lambda s: {k: v for k, v in s.get("search", {}).items() if k not in _MAY_CHANGE},
-    }
-    return [name for name, read in parts.items() if not same(read)]
 
 
 def _append(path: Path, line: str) -> None:

@@ -5,16 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardware_profiles.profile import Profile
+from hardware_profiles.runtimes import capabilities
 from objectives.folders import refuse_read_only
-from objectives.task import Task
+from objectives.task import Task, load_task, read_splits
 from spaces.axes import Value
 from spaces.axes.model import check_model_folder
 from spaces.axes.prompt import check_template
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Knob
+from spaces.knobs import Choices, Knob, Range
+from spaces.legality import refuse_illegal
+from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space, grid
 
+SPLITS = ("train", "calibration", "search", "holdout")
 IMAGE_TOKENS = ("<image>", "<ov_genai_image")
 
 
@@ -27,6 +31,33 @@ def values(space: Space, name: str) -> tuple[Value, ...]:
     """The values that a knob can have in this space; none where the space does not have it."""
     knob = space.knob(name)
     return grid(knob) if knob else ()
+
+
+def legal_space(path: Path) -> Space:
+    """The space in a file, every candidate of which can be built of its model for its runtime.
+
+    Raises:
+        BadInput: one sentence naming file, field and what would do.
+    """
+    space = load_space(path)
+    space.check(capabilities())
+    refuse_bad_models(space)
+    refuse_illegal(space)
+    return space
+
+
+def refuse_unfit_task(space: Space, path: Path) -> None:
+    """A task must have the splits, hints and rows that the space's candidates are built and asked with.
+
+    Raises:
+        BadInput: one sentence naming file, field or row.
+    """
+    task = load_task(path)
+    refuse_prompts(space, task, Path(space.source))
+    splits = read_splits(task, [split for split in SPLITS if split in task.splits or split == "search"])
+    refuse_missing_splits(space, splits, path)
+    refuse_image_tokens(space, task, splits)
+    refuse_missing_hints(space, task, splits["search"])
 
 
 def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path) -> None:
@@ -116,15 +147,22 @@ def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:
     knobs: list[Knob] = []
     notes = []
     for knob in space.knobs:
+        has = f"this device has {device.threads} threads and computes {', '.join(device.dtypes)} natively"
+        where = f"{space.source}: axes.{knob.name}"
         if isinstance(knob, Choices) and knob.name in able:
             kept = tuple(value for value in knob.values if able[knob.name](value))
             gone = ", ".join(str(value) for value in knob.values if value not in kept)
-            has = f"this device has {device.threads} threads and computes {', '.join(device.dtypes)} natively"
             if not kept:
-                raise BadInput(f"{space.source}: axes.{knob.name}: {gone} cannot be run, {has}.")
+                raise BadInput(f"{where}: {gone} cannot be run, {has}.")
             if gone:
                 notes.append(f"{knob.name}: {gone} left out, {has}.")
             knob = replace(knob, values=kept)
+        elif isinstance(knob, Range) and knob.name == "runtime.threads" and knob.high > device.threads:
+            if knob.low > device.threads:
+                raise BadInput(f"{where}: {knob.low:g} and more cannot be run, {has}.")
+            notes.append(f"{knob.name}: more than {device.threads} left out, {has}.")
+            fitting = tuple(value for value in grid(knob) if int(value) <= device.threads)
+            knob = Choices(name=knob.name, when=knob.when, clauses=knob.clauses, values=fitting)
         knobs.append(knob)
     return replace(space, knobs=tuple(knobs)), tuple(notes)
 

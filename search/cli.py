@@ -1,15 +1,18 @@
 """The command line. Verbs import what they need when they are called: `run` works where only a runtime is installed."""
 
-import json
 import math
 import signal
 import sys
 from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
+
+from search.output import Json, say
+from search.setup_cli import setup_app
+from search.space_cli import space_app
 
 ROOMS = ("spaces", "hardware_profiles", "objectives", "reports", "search")
 
@@ -21,10 +24,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-space_app = typer.Typer(help="Look at a search space before anything is built.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
+app.add_typer(setup_app)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Run = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]
 
 
@@ -57,7 +59,7 @@ def report_command(
     from reports.html import write_report
 
     path = write_report(RunFolder.open(run), section or ())
-    _say({"report": str(path)}, as_json, str(path))
+    say({"report": str(path)}, as_json, str(path))
     if open_it:
         import webbrowser
 
@@ -95,7 +97,7 @@ def export_command(
     bundle = export(RunFolder.open(run), trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)
     field = f" --field {prompt.hint_field}={next(iter(prompt.hints))}" if prompt.hints else ""
-    _say(
+    say(
         {"bundle": str(out), "files": count, "size_bytes": bundle.size_bytes},
         as_json,
         f"{out}: {count} files, verified. Ask it: vlmfront run {out} --image FILE --question TEXT{field}",
@@ -116,16 +118,7 @@ def run_command(
     from hardware_profiles.ask import ask, field_of
 
     answer = ask(bundle, image, question, dict(field_of(text) for text in field or ()))
-    _say({"answer": answer.text, "first_answer_ms": answer.e2e_ms}, as_json, answer.text)
-
-
-@space_app.command("schema", epilog="Example: vlmfront space schema > space.schema.json")
-def schema_command() -> None:
-    """Print the JSON Schema of space files, for editors."""
-    from spaces.plugins import available
-    from spaces.reader import json_schema
-
-    print(json.dumps(json_schema(available()), indent=2))
+    say({"answer": answer.text, "first_answer_ms": answer.e2e_ms}, as_json, answer.text)
 
 
 def main() -> None:
@@ -208,12 +201,6 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise BadInput(f"{option} {text}: write NAME=VALUE.")
     return name, value
-
-
-def _say(values: dict[str, Any], as_json: bool, text: str) -> None:
-    from spaces.printable import printable
-
-    print(json.dumps(values) if as_json else printable(text))
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -15,8 +15,8 @@ from spaces.reader import load_yaml, refuse_unknown
 
 SCHEMA = "vlmfront.search/1"
 _NAME = re.compile(r"\w[\w .-]{0,79}")
-_DEFAULT_STORE = "~/.cache/vlmfront/store"
-_FIELDS = {
+DEFAULT_STORE = "~/.cache/vlmfront/store"
+FIELDS = {
     "schema",
     "name",
     "task",
@@ -86,7 +86,7 @@ def load_config(path: Path) -> SearchConfig:
         BadInput: one sentence naming the file, the field and the cure.
     """
     document = load_yaml(path, SCHEMA)
-    refuse_unknown(document, _FIELDS, str(path))
+    refuse_unknown(document, FIELDS, str(path))
     for field in ("task", "space"):
         if not isinstance(document.get(field), str):
             raise BadInput(f"{path}: {field}: the path of a YAML file is expected.")
@@ -115,7 +115,7 @@ def load_config(path: Path) -> SearchConfig:
     name = document.get("name", path.resolve().parent.name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadInput(f"{path}: name: 1 to 80 letters, digits, '.', '_', '-' or blanks are expected, not {name!r}.")
-    store = document.get("store", _DEFAULT_STORE)
+    store = document.get("store", DEFAULT_STORE)
     if not isinstance(store, str) or not store or "\0" in store:
         raise BadInput(f"{path}: store: the path of a folder is expected, not {store!r}.")
     return SearchConfig(

@@ -1,37 +1,41 @@
 """What a profile rules out before anything is built."""
 
-import json
-import math
+from functools import cache
 from pathlib import Path
 
 from hardware_profiles.profile import Profile
-from spaces.axes.model import weight_files
 from spaces.candidate import Candidate
+from spaces.estimate import estimate
+from spaces.shape import Shape, read_shape
 from spaces.space import Space
 
-_BYTES = {"fp16": 2.0, "int8": 1.0, "int4": 0.5}
+_read = cache(read_shape)
 
 
 def unfit(candidate: Candidate, space: Space, device: Profile) -> str | None:
     """Why the candidate cannot run on the device; null where it may.
 
-    A bundle needs at least the memory of its weights at the bits that it is deployed with.
+    It cannot where the least memory that it needs (see `spaces.estimate.Estimate`) is more than the device has.
     """
-    count = parameters(space.folder / str(candidate.values["model.path"]))
-    bits = str(candidate.values.get("quantization.weights", "fp16"))
-    left = 1 - float(candidate.values.get("pruning.ffn", 0))
-    least = int(count * _BYTES[bits] * left)
+    choices = {axis.name: space.choice(candidate, axis) for axis in space.axes}
+    least = estimate(shape_of(space, candidate), choices).memory_bytes
     if least <= device.memory_bytes:
         return None
-    return f"the weights alone need {least / 1e9:.1f} GB, and the device has {device.memory_bytes / 1e9:.1f} GB."
+    return (
+        f"the weights and the cache of one image alone need {in_bytes(least)}, "
+        f"and the device has {in_bytes(device.memory_bytes)}."
+    )
 
 
-def parameters(folder: Path) -> int:
-    """How many numbers a checkpoint holds, from the headers of its safetensors."""
-    total = 0
-    for name in weight_files(folder):
-        if name.endswith(".safetensors"):
-            with (folder / name).open("rb") as stream:
-                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-            total += sum(math.prod(one["shape"]) for tensor, one in header.items() if tensor != "__metadata__")
-    return total
+def shape_of(space: Space, candidate: Candidate) -> Shape:
+    """The shape of the candidate's model, read once a process."""
+    folder: Path = space.folder / str(candidate.values["model.path"])
+    return _read(folder.resolve())
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes in words: MB below a gigabyte (10^9 bytes), GB from there on."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    digits = 0 if count >= 1e8 else 1 if count >= 1e7 else 2
+    return f"{count / 1e6:.{digits}f} MB"

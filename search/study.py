@@ -18,7 +18,7 @@ from search.samplers import Distinct, find
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
-from spaces.knobs import Choices, holds
+from spaces.knobs import Choices
 from spaces.space import COUNTED, Space, grid
 
 NAME = "vlmfront"
@@ -142,7 +142,7 @@ class Study:
         """
         assignment: dict[str, Value] = {}
         for knob in self._space.knobs:
-            if holds(knob.when, assignment):
+            if knob.counts(assignment):
                 values = grid(knob)
                 if knob.name not in drawn and len(values) > 1:
                     return drawn
@@ -163,7 +163,7 @@ class Study:
     def _suggest(self, trial: optuna.trial.Trial) -> Candidate:
         assignment: dict[str, Value] = {}
         for knob in self._space.knobs:
-            if not holds(knob.when, assignment):
+            if not knob.counts(assignment):
                 continue
             if isinstance(knob, Choices):
                 assignment[knob.name] = trial.suggest_categorical(knob.name, knob.values)
@@ -194,7 +194,7 @@ class Study:
     def _draw(self) -> Candidate:
         assignment: dict[str, Value] = {}
         for knob in self._space.knobs:
-            if holds(knob.when, assignment):
+            if knob.counts(assignment):
                 continuous = not isinstance(knob, Choices) and knob.count is None
                 assignment[knob.name] = (
                     self._random.uniform(knob.low, knob.high)

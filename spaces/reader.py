@@ -11,7 +11,7 @@ import yaml
 
 from spaces.axes import Axis, Domain, Value
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Knob, Range, one_of
+from spaces.knobs import Choices, Clause, Knob, Range, Term, contains, one_of
 from spaces.plugins import available
 from spaces.space import Space
 from spaces.strict_yaml import MOST_CHARACTERS, parse_yaml
@@ -161,32 +161,50 @@ def _axis_knobs(given: Any, axis: Axis, source: str) -> list[Knob]:
     if not isinstance(given, dict):
         raise BadInput(f"{where}: a mapping of knobs is expected ({', '.join(axis.domains)}).")
     refuse_unknown(given, axis.domains, where)
-    knobs: list[Knob] = []
-    for name, domain in axis.domains.items():
-        if name in given:
-            knob = _knob(given[name], f"{axis.name}.{name}", domain, axis, f"{where}.{name}")
-            knobs.append(replace(knob, when={**_unless(domain, axis, knobs), **knob.when}))
-    return knobs
+    listed = [name for name in axis.domains if name in given]
+    return [
+        replace(
+            _knob(given[name], f"{axis.name}.{name}", axis.domains[name], f"{where}.{name}"),
+            clauses=_clauses(axis, name, listed, f"{where}.{name}"),
+        )
+        for name in listed
+    ]
 
 
-def _unless(domain: Domain, axis: Axis, knobs: Sequence[Knob]) -> dict[str, tuple[Value, ...]]:
-    """What ``domain.unless`` means in a space: the other knob must have one of its remaining listed values."""
-    when = {}
-    for other, values in domain.unless.items():
-        name = f"{axis.name}.{other}"
-        knob = next((knob for knob in knobs if knob.name == name), None)
-        if isinstance(knob, Choices):
-            when[name] = tuple(value for value in knob.values if not one_of(value, values))
-        elif knob is None:
-            when[name] = ()
-    return when
+def _clauses(axis: Axis, knob: str, listed: Sequence[str], where: str) -> tuple[Clause, ...]:
+    """What the axis says of when its knob counts, of knobs that the space lists: the others stand at their defaults.
+
+    Raises:
+        BadInput: the defaults of knobs that are not listed leave the knob without effect.
+    """
+    domain = axis.domains[knob]
+    clauses = [
+        *((_term(axis, name, values, among=True),) for name, values in domain.when.items()),
+        *((_term(axis, name, values, among=False),) for name, values in domain.unless.items()),
+        *([tuple(_term(axis, name, values, among=False) for name, values in domain.unless_all.items())]),
+    ]
+    kept = []
+    for clause in clauses:
+        absent = {term.name for term in clause} - {f"{axis.name}.{name}" for name in listed}
+        if any(term.absent for term in clause if term.name in absent) or not clause:
+            continue
+        if all(term.name in absent for term in clause):
+            others = " or ".join(term.name for term in clause)
+            raise BadInput(f"{where}: it counts only with {others}, which this space does not list.")
+        kept.append(tuple(term for term in clause if term.name not in absent))
+    return tuple(kept)
 
 
-def _knob(given: Any, name: str, domain: Domain, axis: Axis, where: str) -> Knob:
-    when = {f"{axis.name}.{other}": values for other, values in domain.when.items()}
+def _term(axis: Axis, name: str, values: tuple[Value, ...], *, among: bool) -> Term:
+    default = one_of(axis.domains[name].default, values)
+    return Term(name=f"{axis.name}.{name}", values=tuple(values), among=among, absent=default is among)
+
+
+def _knob(given: Any, name: str, domain: Domain, where: str) -> Knob:
+    when: dict[str, tuple[Value, ...]] = {}
     if isinstance(given, dict):
         refuse_unknown(given, {"choices", "when"} | _RANGE_KEYS, where)
-        when |= _condition(given.get("when", {}), where)
+        when = _condition(given.get("when", {}), where)
         if "choices" not in given:
             return _range(given, name, domain, when, where)
         given = given["choices"]
@@ -222,7 +240,11 @@ def _range(given: dict[str, Any], name: str, domain: Domain, when: dict[str, tup
 def _condition(given: Any, where: str) -> dict[str, tuple[Value, ...]]:
     if not isinstance(given, dict):
         raise BadInput(f"{where}.when: a mapping like {{model.path: [small]}} is expected.")
-    return {str(name): tuple(values) if isinstance(values, list) else (values,) for name, values in given.items()}
+    condition = {str(name): tuple(values) if isinstance(values, list) else (values,) for name, values in given.items()}
+    for name, values in condition.items():
+        if not values:
+            raise BadInput(f"{where}.when.{name}: list at least one value.")
+    return condition
 
 
 def _check_value(value: Any, domain: Domain, where: str) -> None:
@@ -246,33 +268,32 @@ def _check_value(value: Any, domain: Domain, where: str) -> None:
 
 
 def _in_order(knobs: list[Knob], source: str) -> tuple[Knob, ...]:
+    """The knobs, each after those that its conditions name.
+
+    Raises:
+        BadInput: a condition names no knob of the space or a value that it never has, or conditions go in a circle.
+    """
     by_name = {knob.name: knob for knob in knobs}
-    kept = []
     for knob in knobs:
         for name, values in knob.when.items():
-            axis = knob.name.split(".", 1)[0]
+            where = f"{source}: axes.{knob.name}.when"
             if name not in by_name:
-                if name.startswith(f"{axis}."):
-                    break
-                raise BadInput(f"{source}: axes.{knob.name}.when: {name!r} is no knob of this space.")
-            other = by_name[name]
+                near = difflib.get_close_matches(name, by_name, n=1)
+                cure = f"; did you mean {near[0]}?" if near else "."
+                raise BadInput(f"{where}: {name!r} is no knob of this space{cure}")
             for value in values:
-                if isinstance(other, Choices) and not one_of(value, other.values) and not name.startswith(f"{axis}."):
-                    raise BadInput(f"{source}: axes.{knob.name}.when: {name} never is {value!r} in this space.")
-        else:
-            kept.append(knob)
-    for knob in knobs:
-        if knob not in kept:
-            raise BadInput(
-                f"{source}: axes.{knob.name}: it counts only with {', '.join(sorted(knob.when))}, "
-                "which this space does not list."
-            )
+                if not _possible(by_name[name], value):
+                    raise BadInput(f"{where}: {name} never is {value!r} in this space.")
     try:
-        order = list(TopologicalSorter({knob.name: sorted(knob.when) for knob in knobs}).static_order())
+        order = list(TopologicalSorter({knob.name: sorted(knob.others) for knob in knobs}).static_order())
     except CycleError as error:
         raise BadInput(f"{source}: conditions go in a circle: {' -> '.join(error.args[1])}.") from None
     listed = [knob.name for knob in knobs]
     depth: dict[str, int] = {}
     for name in order:
-        depth[name] = 1 + max((depth[other] for other in by_name[name].when), default=0)
+        depth[name] = 1 + max((depth[other] for other in by_name[name].others), default=0)
     return tuple(sorted(knobs, key=lambda knob: (depth[knob.name], listed.index(knob.name))))
+
+
+def _possible(knob: Knob, value: Any) -> bool:
+    return isinstance(value, bool | int | float | str) and contains(knob, value)

@@ -1,19 +1,18 @@
 """The joint space: axes, knobs in an order that conditions can be read in, and the rules a candidate must meet."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 from spaces.axes import Axis, Value
 from spaces.candidate import Candidate
 from spaces.canonical import canonical_json, digest
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Knob, contains, holds, one_of
+from spaces.knobs import Choices, Knob, contains, describe, one_of
 
 COUNTED = 100_000
-"""Spaces with more candidates than this are not counted."""
+"""Spaces with more candidates than this are not listed whole."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,40 @@ class Space:
         return digest([[axis.name, axis.version] for axis in self.axes] + [_knob_as_json(knob) for knob in self.knobs])
 
     @cached_property
-    def size(self) -> int | None:
-        """How many candidates there are; null where a knob is continuous or there are more than ``COUNTED``."""
+    def count(self) -> int | None:
+        """How many candidates there are; null where a knob is continuous. Exact and fast for spaces of any size."""
         if any(not isinstance(knob, Choices) and knob.count is None for knob in self.knobs):
             return None
-        count = sum(1 for _ in islice(self.candidates(), COUNTED + 1))
-        return count if count <= COUNTED else None
+        decided = [{knob.name for knob in self.knobs[:index]} for index in range(len(self.knobs))]
+        known: dict[tuple[int, tuple[bool, ...]], int] = {}
+
+        def completions(index: int, assignment: dict[str, Value]) -> int:
+            """The ways to go on from ``index``, which depend only on what is met so far of the later conditions."""
+            if index == len(self.knobs):
+                return 1
+            met = tuple(
+                any(term.name in decided[index] and term.holds(assignment) for term in clause)
+                for knob in self.knobs[index:]
+                for clause in knob.conditions
+            )
+            state = (index, met)
+            if state not in known:
+                knob = self.knobs[index]
+                if not knob.counts(assignment):
+                    known[state] = completions(index + 1, assignment)
+                elif any(knob.name in later.others for later in self.knobs[index + 1 :]):
+                    values = grid(knob)
+                    known[state] = sum(completions(index + 1, {**assignment, knob.name: value}) for value in values)
+                else:
+                    known[state] = len(grid(knob)) * completions(index + 1, assignment)
+            return known[state]
+
+        return completions(0, {})
+
+    @property
+    def size(self) -> int | None:
+        """`count`; null also where there are more than ``COUNTED``, which nobody should list."""
+        return self.count if self.count is not None and self.count <= COUNTED else None
 
     def knob(self, name: str) -> Knob | None:
         """The knob of that full name."""
@@ -53,19 +80,28 @@ class Space:
 
     def candidates(self) -> Iterator[Candidate]:
         """Every candidate of a space without continuous knobs, in listing order."""
+        return (Candidate(assignment) for assignment in _listing(self.knobs, grid))
 
-        def extend(assignment: dict[str, Value], rest: tuple[Knob, ...]) -> Iterator[Candidate]:
-            if not rest:
-                yield Candidate(assignment)
-                return
-            knob = rest[0]
-            if not holds(knob.when, assignment):
-                yield from extend(assignment, rest[1:])
-                return
-            for value in grid(knob):
-                yield from extend({**assignment, knob.name: value}, rest[1:])
+    def together(
+        self, names: Iterable[str], values: Callable[[Knob], tuple[Value, ...]] | None = None
+    ) -> Iterator[dict[str, Value]]:
+        """Every combination of values in which these knobs occur together in some candidate, each once.
 
-        return extend({}, self.knobs)
+        Knobs that do not count, or that the space does not list, are left out of a combination. ``values`` gives what
+        is listed of a knob; if not given, `grid`.
+        """
+        wanted = set(names)
+        relevant = set(wanted)
+        for knob in reversed(self.knobs):
+            if knob.name in relevant:
+                relevant.update(knob.others)
+        seen = set()
+        for assignment in _listing(tuple(knob for knob in self.knobs if knob.name in relevant), values or grid):
+            found = {name: value for name, value in assignment.items() if name in wanted}
+            key = tuple((name, isinstance(value, bool), value) for name, value in found.items())
+            if key not in seen:
+                seen.add(key)
+                yield found
 
     def candidate(self, assignment: Mapping[str, Value]) -> Candidate:
         """The candidate for an assignment.
@@ -75,11 +111,11 @@ class Space:
                 is not met.
         """
         for knob in self.knobs:
-            active = holds(knob.when, assignment)
+            active = knob.counts(assignment)
             if active and knob.name not in assignment:
                 raise BadInput(f"a candidate of {self.source} needs a value for {knob.name}.")
             if not active and knob.name in assignment:
-                raise BadInput(f"{knob.name} counts only when {describe(knob.when)}: leave it out here.")
+                raise BadInput(f"{knob.name} counts only when {describe(knob)}: leave it out here.")
             if active and not contains(knob, assignment[knob.name]):
                 raise BadInput(f"{knob.name} = {assignment[knob.name]!r} is not in the space {self.source}.")
         for name in assignment:
@@ -91,7 +127,7 @@ class Space:
         """The candidate nearest to the model unchanged: each active knob at its default, or at its first value."""
         assignment: dict[str, Value] = {}
         for knob in self.knobs:
-            if not holds(knob.when, assignment):
+            if not knob.counts(assignment):
                 continue
             default = model if knob.name == "model.path" else self._default(knob.name)
             assignment[knob.name] = default if contains(knob, default) else grid(knob)[0]
@@ -99,9 +135,7 @@ class Space:
 
     def choice(self, candidate: Candidate, axis: Axis) -> dict[str, Value]:
         """The candidate's values for every knob of one axis, those it does not have at their defaults."""
-        return {
-            name: candidate.values.get(f"{axis.name}.{name}", domain.default) for name, domain in axis.domains.items()
-        }
+        return self.with_defaults(candidate.values, axis.name)
 
     def check(self, capabilities: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> None:
         """Refuse a space whose candidates a runtime cannot run.
@@ -121,17 +155,21 @@ class Space:
                     f"{self.source}: runtime.name: there is no runtime {runtime!r}; "
                     f"there are {', '.join(sorted(capabilities))}."
                 )
-            for name, allowed in capabilities[str(runtime)].items():
-                knob = self.knob(name)
-                if knob is None or not _can_hold(knob, "runtime.name", runtime):
-                    continue
-                for value in grid(knob):
-                    if not one_of(value, allowed):
-                        raise BadInput(
-                            f"{self.source}: {name}: the runtime {runtime} has no {value!r}; it has "
-                            f"{', '.join(repr(item) for item in allowed)} "
-                            f"(or let {name} count only 'when: {{runtime.name: [...]}}')."
-                        )
+        for name in sorted({name for known in capabilities.values() for name in known}):
+            for found in self.together(("runtime.name", name)):
+                runtime = found.get("runtime.name", runtime_axis.domains["name"].default)
+                allowed = capabilities[str(runtime)].get(name)
+                if allowed is not None and name in found and not one_of(found[name], allowed):
+                    raise BadInput(
+                        f"{self.source}: {name}: the runtime {runtime} has no {found[name]!r}; it has "
+                        f"{', '.join(repr(item) for item in allowed)} "
+                        f"(or let {name} count only 'when: {{runtime.name: [...]}}')."
+                    )
+
+    def with_defaults(self, assignment: Mapping[str, Value], axis: str) -> dict[str, Value]:
+        """The values of every knob of one axis, by short name; those that the assignment lacks at their defaults."""
+        domains = next(one for one in self.axes if one.name == axis).domains
+        return {name: assignment.get(f"{axis}.{name}", domain.default) for name, domain in domains.items()}
 
     def _default(self, name: str) -> Value:
         axis_name, knob_name = name.split(".", 1)
@@ -149,17 +187,32 @@ def grid(knob: Knob) -> tuple[Value, ...]:
     return tuple(int(value) for value in values) if knob.integer else tuple(values)
 
 
-def describe(when: Mapping[str, tuple[Value, ...]]) -> str:
-    """A condition in words."""
-    return " and ".join(f"{name} is {' or '.join(str(value) for value in values)}" for name, values in when.items())
+def _listing(knobs: tuple[Knob, ...], values: Callable[[Knob], tuple[Value, ...]]) -> Iterator[dict[str, Value]]:
+    """Every assignment of the knobs that counts, the last knob varying fastest."""
 
+    def extend(assignment: dict[str, Value], index: int) -> Iterator[dict[str, Value]]:
+        while index < len(knobs) and not knobs[index].counts(assignment):
+            index += 1
+        if index == len(knobs):
+            yield assignment
+            return
+        for value in values(knobs[index]):
+            yield from extend({**assignment, knobs[index].name: value}, index + 1)
 
-def _can_hold(knob: Knob, name: str, value: Value) -> bool:
-    return name not in knob.when or one_of(value, knob.when[name])
+    return extend({}, 0)
 
 
 def _knob_as_json(knob: Knob) -> list[object]:
-    when = {name: list(values) for name, values in knob.when.items()}
+    """The knob for `Space.id`: in what order values and conditions stand does not count."""
+    when = {name: _sorted(values) for name, values in knob.when.items()}
+    clauses = sorted(
+        sorted(canonical_json([term.name, _sorted(term.values), term.among]) for term in clause)
+        for clause in knob.clauses
+    )
     if isinstance(knob, Choices):
-        return [knob.name, sorted(canonical_json(value) for value in knob.values), when]
-    return [knob.name, [knob.low, knob.high, knob.step, knob.log, knob.integer], when]
+        return [knob.name, _sorted(knob.values), when, clauses]
+    return [knob.name, [knob.low, knob.high, knob.step, knob.log, knob.integer], when, clauses]
+
+
+def _sorted(values: tuple[Value, ...]) -> list[str]:
+    return sorted(canonical_json(value) for value in values)

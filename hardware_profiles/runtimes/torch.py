@@ -19,6 +19,8 @@ class TorchRuntime:
     name = "torch"
     capabilities: Mapping[str, tuple[Any, ...]] = {
         "quantization.weights": ("fp16",),
+        "quantization.vision": ("fp16",),
+        "quantization.projector": ("fp16",),
         "visual_tokens.keep": (1.0,),
         "runtime.inference_precision": ("f32",),
         "runtime.kv_cache_precision": ("f32",),

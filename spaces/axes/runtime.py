@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from spaces.axes import Choice, Domain, Samples
 from spaces.axes.checkpoint import load_strict
+from spaces.axes.dead_heads import remove_dead_heads
 from spaces.axes.files import (
     DETOKENIZER,
     LANGUAGE_MODEL,
@@ -77,6 +78,7 @@ class Runtime:
 def _export(source: Path, target: Path) -> None:
     Layout(source).prompt_ids("what is this")
     model = load_strict(source, "float32")
+    remove_dead_heads(model)
     work = target / "export.part"
     with quiet("transformers", "nncf", "optimum.exporters.openvino", "openvino"), _frozen_garbage():
         import openvino

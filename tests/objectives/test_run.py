@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hardware_profiles.messages import Measurement, Timing
 from objectives.records import Baseline, ScoredAnswer, trial_as_json, trial_from_json
-from objectives.run import RunFolder, differences
+from objectives.run import RunFolder
+from objectives.settings import differences
 from objectives.trial import Figure, StageCost, Trial
 from spaces.errors import BadInput
 
@@ -150,9 +151,9 @@ def test_every_use_of_holdout_is_logged_and_a_second_one_flagged(run: RunFolder)
     ("changed", "words"),
     [
         ({}, "--resume"),
-        ({"space_id": "other"}, "another space; choose another name"),
-        ({"task": {"name": "demo", "digests": {"search": "d2"}}}, "another task"),
-        ({"search": {**SETTINGS["search"], "seed": 2}}, "another search settings"),
+        ({"space_id": "other"}, r"another space \(.*\); choose another name"),
+        ({"task": {"name": "demo", "digests": {"search": "d2"}}}, r"another task \(digests\.search\)"),
+        ({"search": {**SETTINGS["search"], "seed": 2}}, r"another set of search settings \(seed\)"),
         ({"search": {**SETTINGS["search"], "budget": "2h"}}, "--resume"),
     ],
 )
@@ -166,9 +167,20 @@ def test_an_existing_run_is_not_overwritten(run: RunFolder, changed: dict[str, A
 def test_resume_takes_another_budget_but_no_other_space(run: RunFolder) -> None:
     more = {**SETTINGS, "search": {**SETTINGS["search"], "budget": "400trials"}}
     assert RunFolder.resume(run.path, more).settings["search"]["budget"] == "200trials"
-    with pytest.raises(BadInput, match="another space and device"):
+    with pytest.raises(BadInput, match=r"another space \(.*\) and device"):
         RunFolder.resume(run.path, {**SETTINGS, "space_id": "x", "device": "pi"})
     assert differences(SETTINGS, {**SETTINGS, "task": {**SETTINGS["task"], "path": "/elsewhere"}}) == []
+
+
+def test_what_differs_is_named() -> None:
+    knobs = {"model.path": ["a"], "pruning.ffn": {"low": 0, "high": 0.5}, "prompt.template": ["{question}"]}
+    old = {**SETTINGS, "space_id": "1", "space": {"knobs": knobs}, "versions": {"torch": "1", "nncf": "2"}}
+    other = {**knobs, "prompt.template": ["look : {question}"], "prompt.hint": [True]}
+    new = {**old, "space_id": "2", "space": {"knobs": other}, "versions": {"torch": "1", "nncf": "3"}}
+    assert differences(old, new) == ["space (prompt.template, prompt.hint)", "set of tool versions (nncf)"]
+    assert differences(old, {**old, "space_id": "2"}) == ["space (conditions or versions of its axes)"]
+    many = {**old, "versions": dict.fromkeys("abcdefg", "9")}
+    assert differences({**old, "versions": {}}, many) == ["set of tool versions (a, b, c, d and 3 more)"]
 
 
 def test_a_read_only_parent_is_refused_and_left_as_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""The verbs that look at a search space before anything is built."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.output import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from search.outlook import Setting
+    from spaces.knobs import Knob
+    from spaces.space import Space
+
+SHOWN = 40
+"""Lines of a table for people; ``--json`` has all."""
+
+space_app = typer.Typer(help="Look at a search space before anything is built.", no_args_is_help=True)
+SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The space file.")]
+
+
+@space_app.command("check", epilog="Example: vlmfront space check space.yaml --task task.yaml")
+def check_command(
+    path: SpaceFile,
+    task: Annotated[Path | None, typer.Option(metavar="TASK.yaml", help="Check it with this task.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether every candidate of the space is legal, and what it holds."""
+    from rich.console import Console
+
+    from hardware_profiles.profile import local
+    from search.checks import legal_space, models, narrowed, refuse_unfit_task
+
+    space = legal_space(path)
+    if task is not None:
+        refuse_unfit_task(space, task)
+    _, notes = narrowed(space, local())
+    notes = (*_idle(space), *notes)
+    if as_json:
+        knobs = [_as_json(knob) for knob in space.knobs]
+        found = {"space": str(path), "candidates": space.count, "models": list(models(space)), "knobs": knobs}
+        print(json.dumps(found | {"notes": list(notes)}))
+        return
+    console = Console()
+    console.print(_knob_table(space))
+    count = f"{space.count:,} candidates" if space.count is not None else "candidates without number"
+    console.print(f"{path} is legal: {count}, {_plural(len(models(space)), 'model')}.", highlight=False, markup=False)
+    for note in notes:
+        console.print(f"Note: {note}", style="yellow", highlight=False, markup=False)
+
+
+@space_app.command("list", epilog="Example: vlmfront space list space.yaml --limit 20")
+def list_command(
+    path: SpaceFile,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many candidates.")] = SHOWN,
+    as_json: Json = False,
+) -> None:
+    """List candidates with their ids; of their values those that vary."""
+    from itertools import islice
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from reports.words import describe, model_names
+    from search.checks import legal_space, models
+    from search.outlook import varying
+    from spaces.errors import BadInput
+
+    space = legal_space(path)
+    if space.count is None:
+        raise BadInput(f"{path}: a space with a continuous knob cannot be listed; give the knob a step or choices.")
+    found = list(islice(space.candidates(), limit))
+    if as_json:
+        listed = [{"id": one.id, "values": dict(one.values)} for one in found]
+        print(json.dumps({"space": str(path), "candidates": space.count, "listed": listed}))
+        return
+    varied, names = varying(space), model_names(models(space))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Id", no_wrap=True)
+    table.add_column("Model", no_wrap=True)
+    table.add_column("Configuration: what varies and changes something", overflow="fold")
+    for one in found:
+        model, *rest = describe({name: value for name, value in one.values.items() if name in varied}, names)
+        table.add_row(one.id, Text(model), Text(" · ".join(rest) or "as it comes"))
+    console = Console()
+    console.print(table)
+    fixed = [f"{knob.name} {_listed(knob)}" for knob in space.knobs if knob.name not in varied]
+    same = f" Fixed: {', '.join(fixed)}." if fixed else ""
+    console.print(f"{len(found):,} of {space.count:,} candidates.{same}", highlight=False, markup=False, soft_wrap=True)
+
+
+@space_app.command("estimate", epilog="Example: vlmfront space estimate space.yaml --device local")
+def estimate_command(
+    path: SpaceFile,
+    device: Annotated[
+        str | None, typer.Option(metavar="PROFILE.yaml", help="A profile or local; if not given, every built-in one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate size and memory of what the space deploys, and what fits where, before anything is built."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from hardware_profiles.profile import built_in, load_profile, local
+    from search.checks import legal_space
+    from search.outlook import builds, distinct, settings
+
+    space = legal_space(path)
+    if device is None:
+        devices = (local(), *built_in())
+    else:
+        devices = (local() if device == "local" else load_profile(Path(device)),)
+    found, stages = settings(space, devices), builds(space)
+    if as_json:
+        rows = [asdict(one) | {"memory_bytes": one.estimate.memory_bytes} for one in found]
+        names = [{"name": one.name, "memory_bytes": one.memory_bytes, "source": one.source} for one in devices]
+        whole = {"space": str(path), "candidates": space.count, "builds": stages, "devices": names, "settings": rows}
+        print(json.dumps(whole))
+        return
+    console = Console()
+    shown = distinct(found)
+    console.print(_estimate_table(shown[:SHOWN]))
+    if len(shown) > SHOWN:
+        console.print(f"The first {SHOWN} of {len(shown):,} lines; --json has all.", highlight=False)
+    count = f"{space.count:,} candidates" if space.count is not None else "Candidates without number"
+    shared = ", ".join(f"{name} {_count(number)}" for name, number in stages.items())
+    console.print(f"{count}; different artifacts to build, by stage: {shared}.", highlight=False, soft_wrap=True)
+    for one in devices:
+        unfit = sum(not setting.fits[one.name] for setting in found)
+        verdict = f"{unfit} of {_plural(len(found), 'setting')} cannot run" if unfit else "nothing is ruled out"
+        style = "red" if unfit else ""
+        console.print(f"  {one.name}: {one.memory_bytes / 1e9:.1f} GB, {verdict}.", style=style, highlight=False)
+    console.print(
+        "Memory is a lower bound: weights and the cache of one image; the runtime and activations come on top.",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+@space_app.command("schema", epilog="Example: vlmfront space schema > space.schema.json")
+def schema_command() -> None:
+    """Print the JSON Schema of space files, for editors."""
+    from search.schemas import schema_of
+
+    print(json.dumps(schema_of("space"), indent=2))
+
+
+def _estimate_table(found: "list[Setting]") -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from search.feasibility import in_bytes
+
+    names = list(dict.fromkeys(name for one in found for name in one.knobs))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Model", overflow="fold")
+    for name in names:
+        table.add_column(name.replace(".", "\n", 1))
+    for heading in ("Parameters", "Weights", "Memory\nat least"):
+        table.add_column(heading, justify="right")
+    table.add_column("Does not fit")
+    for one in found:
+        unfit = [name for name, fits in one.fits.items() if not fits]
+        cells = [Text(_value(one.knobs[name]) if name in one.knobs else "–") for name in names]
+        numbers = f"{one.estimate.parameters / 1e6:,.2f} M", in_bytes(one.estimate.weight_bytes)
+        row = [Text(one.model), *cells, *map(Text, numbers), Text(in_bytes(one.estimate.memory_bytes))]
+        table.add_row(*row, Text(", ".join(unfit)), style="red" if unfit else None)
+    return table
+
+
+def _knob_table(space: "Space") -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from spaces.knobs import describe
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("Knob", "Values", "Counts when"):
+        table.add_column(heading, overflow="fold")
+    for knob in space.knobs:
+        table.add_row(Text(knob.name), Text(_listed(knob)), Text(describe(knob), style="dim"))
+    return table
+
+
+def _listed(knob: "Knob") -> str:
+    from spaces.knobs import Choices
+
+    if isinstance(knob, Choices):
+        return ", ".join(_value(value) for value in knob.values)
+    grid = f" in steps of {knob.step:g}" if knob.step else (", logarithmic" if knob.log else "")
+    return f"{knob.low:g} to {knob.high:g}{grid}"
+
+
+def _as_json(knob: "Knob") -> dict[str, Any]:
+    from spaces.knobs import Choices, describe
+
+    if isinstance(knob, Choices):
+        return {"name": knob.name, "values": list(knob.values), "when": describe(knob)}
+    bounds = {"low": knob.low, "high": knob.high, "step": knob.step, "log": knob.log}
+    return {"name": knob.name, **bounds, "when": describe(knob)}
+
+
+def _idle(space: "Space") -> list[str]:
+    from spaces.knobs import describe
+    from spaces.legality import idle
+
+    return [f"{knob.name} never counts: it does only when {describe(knob)}." for knob in idle(space)]
+
+
+def _value(value: object) -> str:
+    from spaces.printable import printable
+
+    return f"{value:g}" if isinstance(value, float) else printable(str(value), 200)
+
+
+def _count(number: int | None) -> str:
+    return f"{number:,}" if number is not None else "more than 100,000"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

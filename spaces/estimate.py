@@ -1,0 +1,118 @@
+"""What a candidate's deployed weights will weigh, worked out from the shape of its model before anything is built."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from spaces.axes import Value
+from spaces.pruned import pruned
+from spaces.shape import Part, Shape, Tensor
+
+Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
+"""Axis -> its choice, every knob of it."""
+
+_SCALE = 2.0
+CACHE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
+_FP16 = 2
+_F32 = 4
+_UNUSED = re.compile(r"\bpost_layernorm\b|\bhead\b")
+"""Of a vision tower: what lies behind its last layer, which LLaVA does not use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is known of a bundle before it is built.
+
+    Attributes:
+        parameters: numbers of the model as pruned; tied embeddings count once.
+        weight_bytes: of the graphs' or the checkpoint's weights on disk, without tokenizer and JSON.
+        resident_bytes: the weights as the runtime holds them.
+        cache_bytes: keys and values of one image's tokens.
+    """
+
+    parameters: int
+    weight_bytes: int
+    resident_bytes: int
+    cache_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """The least memory that an answer needs. The runtime's own and that of activations come on top."""
+        return self.resident_bytes + self.cache_bytes
+
+
+def estimate(shape: Shape, choices: Choices) -> Estimate:
+    """The estimate for one choice of every axis."""
+    runtime, pruning = choices["runtime"], choices["pruning"]
+    left = pruned(shape, pruning)
+    parameters = sum(left.parameters.values())
+    if runtime["name"] == "torch":
+        rewritten = choices["tuning"]["method"] != "none" or left != shape
+        stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
+        resident = _F32 * parameters
+    else:
+        stored = resident = round(graph_bytes(left, choices["quantization"]))
+    tokens = max(1, round(float(choices["visual_tokens"]["keep"]) * left.visual_tokens))
+    text = left.language
+    numbers = 2 * text.layers * text.kv_heads * text.head_dim * tokens
+    return Estimate(
+        parameters=parameters,
+        weight_bytes=stored,
+        resident_bytes=resident,
+        cache_bytes=numbers * CACHE_BYTES[str(runtime["kv_cache_precision"])],
+    )
+
+
+def graph_bytes(shape: Shape, quantization: Mapping[str, Value]) -> float:
+    """Bytes of the weights in the exported graphs.
+
+    Tied embeddings are there twice: the head in the language model, and the graph of the text embeddings. Vision layers
+    behind the one whose output is projected are not exported.
+    """
+    dtypes = part_dtypes(quantization)
+    used = _vision_layers(shape)
+    total = 0.0
+    for tensor in shape.tensors:
+        if tensor.part == "vision" and (_UNUSED.search(tensor.name) or (tensor.layer or 0) >= max(1, used)):
+            continue
+        total += _tensor_bytes(tensor, dtypes[tensor.part], quantization)
+        if shape.tied and tensor.part == "embeddings":
+            total += _tensor_bytes(tensor, dtypes["head"], quantization)
+    return total
+
+
+def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
+    """The type of each part's linear weights. Embeddings and head are int8 where the language model is quantized."""
+    language = str(quantization["weights"])
+    outer = "fp16" if language == "fp16" else "int8"
+    return {
+        "vision": str(quantization.get("vision", outer)),
+        "projector": str(quantization.get("projector", "fp16")),
+        "embeddings": outer,
+        "language": language,
+        "head": outer,
+    }
+
+
+def _vision_layers(shape: Shape) -> int:
+    """How many vision layers the projected outputs need: hidden state 0 is the input of the first layer."""
+    return max(depth if depth >= 0 else shape.vision.layers + 1 + depth for depth in shape.feature_layers)
+
+
+def _tensor_bytes(tensor: Tensor, dtype: str, quantization: Mapping[str, Value]) -> float:
+    """int8: a byte a weight, an fp16 scale and perhaps a zero point of a byte a row. int4: half of that, by group."""
+    matrix = tensor.name.endswith(".weight") and len(tensor.shape) >= 2 and tensor.role != "position_embedding"
+    if dtype == "fp16" or not matrix:
+        return _FP16 * tensor.size
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    beside_int4 = quantization.get("weights" if tensor.part in ("language", "head") else tensor.part) == "int4"
+    asymmetric = tensor.part == "embeddings" or beside_int4 or quantization.get("mode", "asym") == "asym"
+    int8 = rows * (columns + _SCALE + asymmetric)
+    if dtype == "int8" or len(tensor.shape) > 2:
+        return int8
+    zero_point = 0.5 if quantization.get("mode") == "asym" else 0.0
+    int4 = rows * columns * (0.5 + (_SCALE + zero_point) / int(quantization["group_size"]))
+    ratio = float(quantization.get("ratio", 1.0)) if tensor.part == "language" else 1.0
+    return ratio * int4 + (1 - ratio) * int8

@@ -1,0 +1,105 @@
+"""What no candidate of a space may be: combinations of knobs that a model's shape does not allow.
+
+A rule is asked about every combination of the knobs it names that can occur together, model by model, so a space is
+refused as a whole before anything is built. What one axis says of its own values is in that axis's file.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from spaces.axes import Value
+from spaces.axes.quantization_rules import illegal
+from spaces.errors import BadInput
+from spaces.estimate import Choices
+from spaces.knobs import Choices as Listed
+from spaces.knobs import Knob
+from spaces.pruned import pruned_towers
+from spaces.shape import Shape, Tower, read_shape
+from spaces.space import Space, grid
+
+_POINTS = 33
+"""Of a continuous knob so many values are tried, evenly spread with both ends."""
+
+Rule: TypeAlias = Callable[[Shape, Choices], str | None]
+"""Null, or a sentence that begins with the knob at fault, in full, and ends with the cure."""
+
+
+def refuse_illegal(space: Space) -> None:
+    """Refuse a space in which some candidate cannot be built of its model.
+
+    Raises:
+        BadInput: for the first such combination, naming knob, model and what would do.
+    """
+    known = shapes(space)
+    for names, rule in RULES:
+        for found in space.together(("model.path", *names), _values):
+            model = str(found["model.path"])
+            choices = {axis.name: space.with_defaults(found, axis.name) for axis in space.axes}
+            if objection := rule(known[model], choices):
+                raise BadInput(_sentence(space, model, found, objection))
+
+
+def shapes(space: Space) -> dict[str, Shape]:
+    """The shape of every model that the space names, by path.
+
+    Raises:
+        BadInput: a folder cannot be read, naming the space file.
+    """
+    knob = space.knob("model.path")
+    try:
+        return {str(model): read_shape(space.folder / str(model)) for model in (grid(knob) if knob else ())}
+    except BadInput as error:
+        raise BadInput(f"{space.source}: axes.model.path: {error}") from None
+
+
+def idle(space: Space) -> tuple[Knob, ...]:
+    """Knobs that count in no candidate, whatever else is chosen."""
+    return tuple(knob for knob in space.knobs if all(knob.name not in found for found in space.together([knob.name])))
+
+
+def _values(knob: Knob) -> tuple[Value, ...]:
+    if isinstance(knob, Listed) or knob.count is not None:
+        return grid(knob)
+    step = (knob.high - knob.low) / (_POINTS - 1)
+    return tuple(knob.low + index * step for index in range(_POINTS))
+
+
+def _sentence(space: Space, model: str, found: Mapping[str, Value], objection: str) -> str:
+    beside = [f"{name} {value}" for name, value in found.items() if name.startswith("pruning.") and value]
+    with_pruning = f" with {' and '.join(beside)}" if beside else ""
+    knob = objection.split(" ", 1)[0]
+    default = "" if space.knob(knob) else " (its default, as the space does not list it)"
+    return f"{space.source}: axes.{knob}{default}: for {model}{with_pruning}, {objection}"
+
+
+def _group_fits(shape: Shape, choices: Choices) -> str | None:
+    left = pruned_towers(shape, choices["pruning"])
+    widths = {"weights": row_widths(left.language), "vision": row_widths(left.vision)}
+    return illegal(choices["quantization"], {**widths, "projector": projector_widths(shape)})
+
+
+def row_widths(tower: Tower) -> list[int]:
+    """The row lengths of a tower's linear layers, which int4 groups must divide: hidden, heads together, FFN."""
+    return [tower.width, tower.heads * tower.head_dim, tower.ffn]
+
+
+def projector_widths(shape: Shape) -> list[int]:
+    """The row lengths of the projector's linear layers."""
+    return [one.shape[1] for one in shape.tensors if one.part == "projector" and len(one.shape) == 2]
+
+
+def _whole_patches(shape: Shape, choices: Choices) -> str | None:
+    size, patch = int(choices["model"].get("image_size", 0)), shape.patch_size
+    nearest = max(patch, round(size / patch) * patch)
+    if size % patch == 0:
+        return None
+    return f"model.image_size {size} is no multiple of the patch of {patch} pixels: take {nearest}."
+
+
+RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
+    (("pruning.ffn", "pruning.heads", "quantization.weights", "quantization.group_size"), _group_fits),
+    (("pruning.vision_ffn", "pruning.vision_heads", "quantization.vision", "quantization.group_size"), _group_fits),
+    (("quantization.projector", "quantization.group_size"), _group_fits),
+    (("model.image_size",), _whole_patches),
+)
+"""Rules with the knobs that each looks at: the model always belongs to them, other knobs stand at their defaults."""
