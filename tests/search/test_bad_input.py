@@ -247,8 +247,7 @@ def test_a_bundle_that_was_tampered_with_is_refused(
     assert "openvino_language_model.xml" in message
 
 
-@pytest.mark.parametrize("change", ["rows", "items", "racing"])
-def test_another_retention_set_or_race_is_another_search(project: Callable[..., Path], change: str) -> None:
+def test_another_retention_set_or_race_is_another_search(project: Callable[..., Path]) -> None:
     from search.session import prepare
     from spaces.errors import BadInput
 
@@ -261,16 +260,14 @@ def test_another_retention_set_or_race_is_another_search(project: Callable[..., 
     assert prepared.task.max_new_tokens == 9
     assert prepared.retention is not None
     assert [sample.id for sample in prepared.retention.samples] == [f"train-{number}" for number in range(4)]
-    prepare(config, run=folder / "one", budget=None, resume=True)
-    if change == "rows":
-        text = (folder / "train.jsonl").read_text()
-        (folder / "rows.jsonl").write_text(text.replace('"answer": "green"', '"answer": "blue"'))
-        edit(folder / "other.yaml", splits={"train": "rows.jsonl"})
-    else:
-        changes: dict[str, dict[str, Any]] = {
-            "items": {"retention": retention | {"items": 5}},
-            "racing": {"racing": False},
-        }
-        edit(config, **changes[change])
-    with pytest.raises(BadInput, match=r"search settings \((racing|retention\.[a-z., ]+)\)"):
-        prepare(config, run=folder / "one", budget=None, resume=True)
+    rows = (folder / "train.jsonl").read_text()
+    (folder / "rows.jsonl").write_text(rows.replace('"answer": "green"', '"answer": "blue"'))
+    for file, fields in (
+        (config, {"racing": False}),
+        (config, {"racing": True, "retention": retention | {"items": 5}}),
+        (folder / "other.yaml", {"splits": {"train": "rows.jsonl"}}),
+    ):
+        edit(file, **fields)
+        with pytest.raises(BadInput, match=r"search settings \((racing|retention\.[a-z., ]+)\)"):
+            prepare(config, run=folder / "one", budget=None, resume=True)
+        edit(config, retention=retention)
