@@ -11,7 +11,8 @@ from reports.front import Front
 from reports.markup import Html, element, head, join, table
 from reports.words import describe, figure_of, figures_of, interval, model_path, number, value_name
 
-_FIGURES = ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "memory_peak_mb", "size_mb")
+_FIGURES = ("latency_p50_ms", "size_mb", "memory_peak_mb", "ttft_p50_ms", "token_p50_ms")
+_MOST_COLUMNS = 6
 _HEADS = {
     "latency_p50_ms": ("Latency", "p50, ms"),
     "ttft_p50_ms": ("TTFT", "p50, ms"),
@@ -184,10 +185,12 @@ def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
 
 
 def _columns(trials: Sequence[Trial], found: Front) -> list[Objective]:
-    """The figures that have a column: the measured ones, and whatever else one of the trials has."""
+    """The figures that have a column, as many as the page is wide; the others stand in the panel beside the chart."""
     had = {objective.name for trial in trials for objective, _ in figures_of(trial, found.known)}
     more = [name for name in found.known if name in had and name not in (*_FIGURES, *_ELSEWHERE)]
-    return [found.known[name] for name in (*_FIGURES, *more)]
+    first = [one.name for one in found.objectives if one.name not in _ELSEWHERE]
+    names = list(dict.fromkeys([*first, _FIGURES[0], *more, *_FIGURES]))[:_MOST_COLUMNS]
+    return [found.known[name] for name in (*_FIGURES, *more) if name in names]
 
 
 def _slice_heads(fields: Mapping[str, Sequence[str]], *, sort: bool) -> list[Html]:

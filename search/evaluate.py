@@ -166,7 +166,7 @@ class Evaluator:
 
     def _score(self, asked: Asked, bundle: Path, against: Trial | None, progress: Progress) -> bool:
         """Score the bundle; whether it was scored in full, not raced out."""
-        race = Race(scores_of(self._run)(against.number), len(self._scorer.items)) if against else None
+        race = self._race(against) if against else None
         with timed(progress, "score", self._gate.work()):
             found = self._scorer.run(bundle, self._stop, race)
         self._run.write_answers(asked.number, found.answers)
@@ -181,6 +181,15 @@ class Evaluator:
             self._keep(asked.candidate, found)
         return not found.raced
 
+    def _race(self, against: Trial) -> Race | None:
+        """The race against a trial; null where its answers are damaged."""
+        try:
+            scores = scores_of(self._run)(against.number)
+        except BadInput:
+            return None
+        items = {item.id for item in self._scorer.items}
+        return Race(scores, len(items)) if scores.keys() == items else None
+
     def _keep(self, candidate: Candidate, found: Scored) -> None:
         model = candidate.values["model.path"]
         with self._unmodified.turn(model, self._stop):
@@ -190,8 +199,10 @@ class Evaluator:
     def _compare(self, candidate: Candidate, builder: Builder, progress: Progress) -> None:
         """Hold the answers against those of the candidate's own model as it comes."""
         model = candidate.values["model.path"]
-        with timed(progress, "reference", self._unmodified.turn(model, self._stop)):
-            reference = self._unmodified.read(model) or self._reference(model, builder)
+        begun = time.monotonic()
+        with self._unmodified.turn(model, self._stop):
+            reference = self._unmodified.read(model) or self._reference(model, builder, progress)
+        progress.seconds["wait"] += time.monotonic() - begun - progress.seconds["reference"]
         if reference is None:
             progress.labels += (f"the unmodified model cannot be scored ({self._unmodified.failed[model]})",)
             return
@@ -199,10 +210,11 @@ class Evaluator:
         retained = replace(kept, unmodified=reference.retained) if kept else None
         progress.learn(unmodified=reference.answers, retained=retained)
 
-    def _reference(self, model: Value, builder: Builder) -> Reference | None:
+    def _reference(self, model: Value, builder: Builder, trial: Progress) -> Reference | None:
         """The unmodified model built and scored; null where that fails, which it would again."""
         if model in self._unmodified.failed:
             return None
+        begun = time.monotonic()
         progress = Progress(Outcome(task=self._scorer.task), {})
         bundle = self._unmodified.bundle(model)
         try:
@@ -214,6 +226,7 @@ class Evaluator:
             return None
         finally:
             shutil.rmtree(bundle, ignore_errors=True)
+            trial.seconds["reference"] = time.monotonic() - begun
 
     def _measure(self, number: int, bundle: Path, progress: Progress) -> None:
         with timed(progress, "measure", self._gate.quiet()):

@@ -33,6 +33,9 @@ _ENDED = {
 }
 
 
+_STATES = {"pruned": "raced out"}
+
+
 def run_search(prepared: Prepared, *, as_json: bool) -> int:
     """Search with live progress, then write baselines and report and print what was found; the exit code."""
     console = Console(stderr=as_json)
@@ -62,7 +65,10 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     found = front_of(run, trials)
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
-    console.print(f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials.")
+    states = ", ".join(f"{count} {_STATES.get(state, state)}" for state, count in summary["states"].items())
+    console.print(
+        f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials: {states}."
+    )
     console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True, markup=False, highlight=False)
     return 0
 

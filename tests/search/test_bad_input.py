@@ -245,3 +245,29 @@ def test_a_bundle_that_was_tampered_with_is_refused(
     code, message = run(monkeypatch, capsys, "run", str(bundle), "--image", str(tiny_images[0]), "--question", "what ?")
     assert code == 2
     assert "openvino_language_model.xml" in message
+
+
+def test_another_retention_set_or_race_is_another_search(project: Callable[..., Path]) -> None:
+    from search.session import prepare
+    from spaces.errors import BadInput
+
+    retention = {"task": "other.yaml", "split": "train", "items": 4}
+    config = project(retention=retention)
+    folder = config.parent
+    shutil.copy(folder / "task.yaml", folder / "other.yaml")
+    edit(folder / "other.yaml", max_new_tokens=9)
+    prepared = prepare(config, run=folder / "one", budget=None, resume=False)
+    assert prepared.task.max_new_tokens == 9
+    assert prepared.retention is not None
+    assert [sample.id for sample in prepared.retention.samples] == [f"train-{number}" for number in range(4)]
+    rows = (folder / "train.jsonl").read_text()
+    (folder / "rows.jsonl").write_text(rows.replace('"answer": "green"', '"answer": "blue"'))
+    for file, fields in (
+        (config, {"racing": False}),
+        (config, {"racing": True, "retention": retention | {"items": 5}}),
+        (folder / "other.yaml", {"splits": {"train": "rows.jsonl"}}),
+    ):
+        edit(file, **fields)
+        with pytest.raises(BadInput, match=r"search settings \((racing|retention\.[a-z., ]+)\)"):
+            prepare(config, run=folder / "one", budget=None, resume=True)
+        edit(config, retention=retention)

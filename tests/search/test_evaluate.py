@@ -177,6 +177,7 @@ def test_agreement_is_with_the_own_model_as_it_comes_scored_once(bench: Bench) -
     plain = bench.try_(evaluator, 1, "a", "fp16")
     assert plain.figures["agreement"].value == 1.0
     assert len(bench.asked) == 3
+    assert plain.seconds["reference"] == 0
     assert small.seconds["reference"] > 0
     assert sorted(path.suffix for path in (bench.run.path / "references").iterdir()) == [".json"]
     bench.try_(bench.evaluator(racing=False), 2, "a", "int8")
@@ -231,6 +232,16 @@ def test_a_race_that_is_lost_ends_the_scoring(bench: Bench) -> None:
     assert "agreement" not in lost.figures
     assert bench.run.read_trial(1) == lost
     assert [trial.number for trial in front(bench.run.read_trials()).trials] == [0]
+
+
+def test_a_rival_whose_answers_are_damaged_is_no_rival(bench: Bench) -> None:
+    evaluator = bench.evaluator()
+    bench.try_(evaluator, 0, "a", "fp16")
+    kept = bench.run.path / "answers" / "00000.jsonl"
+    lines = kept.read_text().splitlines(keepends=True)
+    for number, damaged in enumerate(("".join(lines)[:-20], "".join(lines[:-1])), start=1):
+        kept.write_text(damaged)
+        assert bench.try_(evaluator, number, "a", "int8").state == "complete"
 
 
 def test_what_may_still_win_or_has_to_be_whole_is_scored_in_full(bench: Bench) -> None:
