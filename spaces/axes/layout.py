@@ -71,12 +71,10 @@ class Layout:
         """
         prompt = self.prompt_ids(question)
         user = _user(self._with_image(question))
-        whole = self._ids(self._rendered([user, {"role": "assistant", "content": answer}], prompt=False))
-        reply = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._ids(f" {answer}")
-        if not reply:
-            reply = self._ids(f" {answer}")
-        end = self._tokenizer.eos_token_id
-        return prompt, [*reply[: reply.index(end) if end in reply else None], end]
+        text = self._rendered([user, {"role": "assistant", "content": answer}], prompt=False)
+        whole = self._ids(text[: text.rfind(answer) + len(answer)]) if answer in text else []
+        reply = whole[len(prompt) :] if whole[: len(prompt)] == prompt else []
+        return prompt, [*(reply or self._ids(f" {answer}")), self._tokenizer.eos_token_id]
 
     def pixels(self, images: Sequence[Path]) -> "NDArray[np.float32]":
         """The images as the model's input, (image, channel, row, column)."""
