@@ -108,6 +108,9 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     try:
         text_config(config)
         vision = vision_config(config)
+        layer, layers = config.get("vision_feature_layer", -2), int(vision["num_hidden_layers"])
+        if not isinstance(layer, int) or not -layers - 1 <= layer <= layers:
+            raise BadInput(f"config.json: vision_feature_layer {layer!r} is not one layer of the tower's {layers}.")
         canonical_images(fields, int(vision["image_size"]), int(vision["patch_size"]))
     except BadInput as error:
         raise BadInput(f"model folder {path}: {error}") from None

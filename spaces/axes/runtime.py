@@ -74,7 +74,7 @@ class Runtime:
 
 
 def _export(source: Path, target: Path) -> None:
-    Layout(source).prompt_ids("what is this")
+    prompt = Layout(source).prompt("what is this")
     model = load_strict(source, "float32")
     work = target / "export.part"
     with quiet("transformers", "nncf", "optimum.exporters.openvino", "openvino"), _frozen_garbage():
@@ -89,12 +89,14 @@ def _export(source: Path, target: Path) -> None:
         for name in (LANGUAGE_MODEL, TEXT_EMBEDDINGS, VISION_EMBEDDINGS):
             save_half(core.read_model(work / f"{name}.xml"), target / f"{name}.xml")
     shutil.rmtree(work)
-    _export_tokenizer(source, target)
+    _export_tokenizer(source, target, prompt)
     link_all(source, target, SIDE_FILES)
 
 
-def _export_tokenizer(source: Path, target: Path) -> None:
+def _export_tokenizer(source: Path, target: Path, prompt: str) -> None:
+    """Tokenizer and detokenizer as graphs; the former has to read the rendered ``prompt`` as the checkpoint's does."""
     with quiet("transformers", "openvino_tokenizers", "openvino"):
+        import openvino
         from openvino_tokenizers import convert_tokenizer
         from transformers import AutoTokenizer
 
@@ -104,6 +106,9 @@ def _export_tokenizer(source: Path, target: Path) -> None:
             graphs = convert_tokenizer(words, with_detokenizer=True)
         except Exception as error:
             raise StageFailed(f"the tokenizer {type(words).__name__} has no OpenVINO form ({error}).") from error
+        read = openvino.compile_model(graphs[0], "CPU")([prompt])["input_ids"][0].tolist()
+        if read != list(words(prompt)["input_ids"]):
+            raise StageFailed(f"the OpenVINO form of the tokenizer reads the prompt {prompt!r} as other tokens.")
         for graph, name in zip(graphs, (TOKENIZER, DETOKENIZER), strict=True):
             save_graph(graph, target / f"{name}.xml")
 

@@ -29,10 +29,8 @@ PROCESSOR_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Fields of the image processors that are supported, as transformers fills them in where they are left out."""
 _FIXED = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": False, "rescale_factor": 1 / 255}
-_DECODING = frozenset(
-    "do_sample temperature top_p top_k min_p typical_p num_beams repetition_penalty no_repeat_ngram_size "
-    "length_penalty max_length max_new_tokens min_length".split()
-)
+_DECODING = {"do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p", "num_beams", "repetition_penalty"}
+_DECODING |= {"no_repeat_ngram_size", "length_penalty", "max_length", "max_new_tokens", "min_length"}
 _GENAI_EDGE = "size.shortest_edge"
 _FAMILY_FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 

@@ -69,8 +69,7 @@ def visual_token_count(config: Mapping[str, Any]) -> int:
 def expected(config: Mapping[str, Any]) -> dict[str, Shape]:
     """Name and shape of every tensor of the model, named as transformers names its parameters, without ``model.``."""
     text, vision = text_config(config), vision_config(config)
-    width, layers = int(text["hidden_size"]), config.get("vision_feature_layer", -2)
-    features = int(vision["hidden_size"]) * (len(layers) if isinstance(layers, list) else 1)
+    width, features = int(text["hidden_size"]), int(vision["hidden_size"])
     bias = bool(config.get("multimodal_projector_bias", True))
     shapes = dict(_language(text))
     if not (config.get("tie_word_embeddings") or text["tie_word_embeddings"]):
