@@ -16,6 +16,10 @@ AWKWARD = (  # a head, quotes, backslashes, tabs, letters beyond ASCII, and a tr
     "{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] | trim }}{% endif %}{% endfor %}"
     "{{ eos_token if m['role'] == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
 )
+NUMBERED = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ loop.index }}<image>{% endif %}"
+    "{{ m['content'][-1]['text'] + ' ' }}{% endfor %}"
+)
 QUESTION, ANSWER, AGAIN = "what colour is this ?", "red ball", "is it's shape {{ a }} box ?"
 
 
@@ -115,11 +119,7 @@ def test_padding_and_end_are_known_also_where_the_tokenizer_names_no_padding(tmp
             "<image>{% for m in messages %}{{ m['content'][-1]['text'] + ' ' }}{% endfor %}",
             "one image before each question",
         ),
-        (
-            "{% for m in messages %}{% if m['role'] == 'user' %}{{ loop.index }}<image>{% endif %}"
-            "{{ m['content'][-1]['text'] + ' ' }}{% endfor %}",
-            "unlike one another",
-        ),
+        (NUMBERED, "unlike one another"),
         ("{% for m in messages %}{% if %}", "cannot be rendered"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_template_that_cannot_be_read_off_is_refused(tmp_path: Path, template:
 
 def test_a_tokenizer_without_end_or_image_token_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "words", None)
-    with pytest.raises(StageFailed, match="token 7, as config.json says"):
+    with pytest.raises(StageFailed, match=r"token 7, as config\.json says"):
         text_form(folder, 7)
     words = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**words, "eos_token": None}))
