@@ -4,6 +4,7 @@ What `save_pretrained` writes is kept as it is: one nested processor_config.json
 parts or none, a tokenizer that adds its first token by itself, float32 weights in one file or several.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +38,7 @@ CHATML = (  # the form of llava-interleave-qwen, with a space where it has a lin
 )
 
 
-def bpe_tokenizer(adds_first: bool = True) -> Any:
+def bpe_tokenizer() -> Any:
     """A byte-level BPE tokenizer that puts ``<s>`` before every text by itself."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -49,10 +50,31 @@ def bpe_tokenizer(adds_first: bool = True) -> Any:
         vocab_size=320, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     words.train_from_iterator([" ".join(WORDS)] * 3, trainer)
-    if adds_first:
-        words.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-        )
+    first = [("<s>", 1)]
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=first)
+    return _fast(words)
+
+
+def sentence_tokenizer(legacy: bool) -> Any:
+    """A BPE tokenizer of Llama's form: spaces are letters, unknown bytes are tokens, ``<s>`` is added by itself.
+
+    The ``legacy`` form puts a space before every piece between special tokens, the later one before the text alone.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    words = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=tokens, show_progress=False)
+    words.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    if legacy:
+        words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        words = Tokenizer.from_str(json.dumps(json.loads(words.to_str()) | {"pre_tokenizer": None}))
+    pieces = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    words.decoder = decoders.Sequence(pieces)
+    first = [("<s>", 1)]
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=first)
     return _fast(words)
 
 
@@ -142,8 +164,8 @@ def build_foreign(
         with torch.no_grad():  # the defaults hardly let an image through
             for linear in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
                 linear.weight.normal_(0, 0.3)
-            rows = torch.tensor([len(word) == 1 for word in words.convert_ids_to_tokens(range(len(words)))])
-            model.get_output_embeddings().weight[: len(words)][rows] *= 0.1  # bytes alone are no text
+            bare = [len(word) == 1 or word[:3] == "<0x" for word in words.convert_ids_to_tokens(range(len(words)))]
+            model.get_output_embeddings().weight[: len(words)][torch.tensor(bare)] *= 0.1  # bytes alone are no text
         model.half().float()  # numbers that an export in fp16 keeps
         model.save_pretrained(folder, max_shard_size=shard_size)
         LlavaProcessor(

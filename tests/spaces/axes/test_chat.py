@@ -1,5 +1,7 @@
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from spaces.axes.chat import IMAGE, Turns, template_of, text_form
 from spaces.axes.quiet import quiet
 from spaces.errors import StageFailed
-from tests.foreign import CHATML, LIST_TEMPLATE, bpe_tokenizer, word_tokenizer
+from tests.foreign import CHATML, LIST_TEMPLATE, bpe_tokenizer, sentence_tokenizer, word_tokenizer
 
 TEXT_TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{% endfor %}"
 AWKWARD = (  # a head, quotes, backslashes, tabs, letters beyond ASCII, and a trailing end token
@@ -51,19 +53,30 @@ CHATS = [
 ]
 
 
-@pytest.mark.parametrize("template", [LIST_TEMPLATE, CHATML, AWKWARD])
-def test_a_template_for_lists_becomes_one_for_text_that_all_engines_render_alike(tmp_path: Path, template: str) -> None:
-    folder = saved(tmp_path, template)
+@pytest.mark.parametrize(
+    ("template", "tokenizer"),
+    [
+        (LIST_TEMPLATE, bpe_tokenizer),
+        (CHATML, bpe_tokenizer),
+        (AWKWARD, bpe_tokenizer),
+        (LIST_TEMPLATE, partial(sentence_tokenizer, legacy=True)),
+        (LIST_TEMPLATE, partial(sentence_tokenizer, legacy=False)),
+        (CHATML, partial(sentence_tokenizer, legacy=False)),
+        (LIST_TEMPLATE, word_tokenizer),
+    ],
+)
+def test_a_template_for_lists_becomes_one_for_text_that_all_engines_render_alike(
+    tmp_path: Path, template: str, tokenizer: Callable[[], Any]
+) -> None:
+    folder = saved(tmp_path, template, tokenizer())
     form = text_form(folder, 3)
-    engine = genai_tokenizer(folder)
+    words, engine = tokenizer(), genai_tokenizer(folder)
     for turns, cue in CHATS:
         wanted, ids = reference(folder, template, turns, cue)
         plain = [{"role": role, "content": f"<image>\n{text}" if role == "user" else text} for role, text in turns]
-        text = bpe_tokenizer().apply_chat_template(
-            plain, chat_template=form.template, tokenize=False, add_generation_prompt=cue
-        )
-        assert text == f"<s>{wanted}"
-        assert bpe_tokenizer()(text, add_special_tokens=False)["input_ids"] == ids
+        text = words.apply_chat_template(plain, chat_template=form.template, tokenize=False, add_generation_prompt=cue)
+        assert text.removeprefix("<s>").removeprefix(" ") == wanted
+        assert words(text, add_special_tokens=False)["input_ids"] == ids
         made = engine.apply_chat_template(plain, add_generation_prompt=cue, chat_template=form.template)
         assert made == text
         assert engine.encode(made, add_special_tokens=False).input_ids.data[0].tolist() == ids
