@@ -97,8 +97,10 @@ def check_model_folder(path: Path) -> None:
         check_tensors(path, config, [path / name for name in weight_files(path) if name != _INDEX])
         if (path / _INDEX).is_file():
             check_index(path / _INDEX, _parsed(path / _INDEX)["weight_map"])
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise BadInput(f"{path / 'config.json'} has a field of the wrong kind ({error}): save it again.") from None
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise BadInput(
+            f"model folder {path}: config.json or the processor's file has a field of the wrong kind ({error})."
+        ) from None
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -86,7 +86,6 @@ def check_tensors(folder: Path, config: Mapping[str, Any], weights: Iterable[Pat
     Raises:
         BadInput: a file is damaged, a tensor is missing, unexpected, of another shape, twice there or not of floats.
     """
-    wanted = expected(config)
     found: dict[str, Shape] = {}
     names: dict[str, str] = {}
     for path in weights:
@@ -101,6 +100,12 @@ def check_tensors(folder: Path, config: Mapping[str, Any], weights: Iterable[Pat
                     f"{path}: {name} is of type {dtype}, not floating-point: give the checkpoint before quantization."
                 )
             found[plain], names[plain] = shape, name
+    layers = [int(part["num_hidden_layers"]) for part in (text_config(config), vision_config(config))]
+    if sum(layers) > len(found):
+        raise BadInput(
+            f"{folder}: config.json asks for {sum(layers)} layers, and the weights hold {len(found)} tensors."
+        )
+    wanted = expected(config)
     optional = {"lm_head.weight"}
     wrong = [one for one in found if one in wanted and found[one] != wanted[one]]
     problems = [

@@ -1,5 +1,6 @@
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -7,8 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spaces.axes.checkpoint import load_strict
+from spaces.axes.files import link_all, write_json
 from spaces.axes.model import check_model_folder
 from spaces.axes.tensors import (
     TEXT_DEFAULTS,
@@ -186,6 +190,38 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(sharded: Path, tmp_pat
     path.write_text(json.dumps(index))
     with pytest.raises(BadInput, match=r"which model\.safetensors\.index\.json does not name"):
         check_model_folder(folder)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), value=ANYTHING)
+def test_whatever_stands_in_the_json_files_the_refusal_is_one_sentence(
+    data: st.DataObject, value: Any, tiny_checkpoint: Path
+) -> None:
+    name = data.draw(st.sampled_from(["config.json", "preprocessor_config.json", "processor_config.json"]))
+    content = json.loads((tiny_checkpoint / name).read_text())
+    place = content
+    field = data.draw(st.sampled_from([*content, "image_processor"]))
+    if isinstance(content.get(field), dict) and data.draw(st.booleans()):
+        place, field = content[field], data.draw(st.sampled_from(list(content[field])))
+    place[field] = value
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        link_all(tiny_checkpoint, folder, [one.name for one in tiny_checkpoint.iterdir()])
+        write_json(folder / name, content)
+        message = ""
+        try:
+            check_model_folder(folder)
+        except BadInput as refused:
+            message = str(refused)
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize(
