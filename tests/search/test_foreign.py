@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from spaces.reader import load_space
 from tests.foreign import CHATML, build_foreign
 from tests.project import Project
 
+Built: TypeAlias = dict[str, dict[str, tuple[Path, Entry, bool]]]
 PRUNED = {"pruning": {"ffn": 0.5}, "tuning": {"method": "lora", "steps": 2, "rank": 4}}
 
 
@@ -45,38 +46,42 @@ def questions(samples: Samples) -> list[Question]:
     return [Question(id=row.id, image_HWC=read_image(row.image), prompt=row.question) for row in samples["calibration"]]
 
 
-def test_it_goes_through_prune_tune_export_quantize_and_run(
-    foreign_checkpoint: Path, foreign_samples: Samples, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def built(foreign_checkpoint: Path, foreign_samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Of the candidates int4 and int8, each stage's artifact, laid out, its entry, and whether it was reused."""
+    folder = tmp_path_factory.mktemp("built")
     axes = PRUNED | {"model": {"path": str(foreign_checkpoint)}}
     axes |= {"quantization": {"weights": ["int4", "int8"], "group_size": 32}}
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
-    space = load_space(tmp_path / "space.yaml", builtin())
+    (folder / "space.yaml").write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
+    space = load_space(folder / "space.yaml", builtin())
     tree = StageTree(space, foreign_samples, {"train": "t", "calibration": "c"}, 6, 0)
-    store = Store(tmp_path / "store")
-    built: dict[str, dict[str, Entry]] = {}
+    store = Store(folder / "store")
+    made: Built = {}
     for candidate in space.candidates():
-        stages = tree.plan(candidate)
-        assert [stage.axis for stage in stages] == ["model", "pruning", "tuning", "runtime", "quantization"]
-        done = {stage.axis: build_stage(stage, tmp_path / "store") for stage in stages}
         bits = str(candidate.values["quantization.weights"])
-        built[bits] = {axis: entry for axis, (entry, _) in done.items()}
-        assert {axis for axis, (_, reused) in done.items() if not reused} == (
-            {"quantization"} if len(built) > 1 else set(done)
-        )
-    assert built["int4"]["runtime"].checks == {"parity_items": 8, "parity_equal": 8}
+        made[bits] = {}
+        for stage in tree.plan(candidate):
+            entry, reused = build_stage(stage, store.root)
+            store.checkout(entry, folder / bits / stage.axis)
+            made[bits][stage.axis] = (folder / bits / stage.axis, entry, reused)
+    return made
+
+
+def test_it_goes_through_prune_tune_export_quantize_and_run(built: Built, foreign_samples: Samples) -> None:
+    assert list(built["int4"]) == ["model", "pruning", "tuning", "runtime", "quantization"]
+    assert [axis for axis, (_, _, reused) in built["int8"].items() if not reused] == ["quantization"]
+    assert built["int4"]["runtime"][1].checks == {"parity_items": 8, "parity_equal": 8}
     answers = {}
-    for bits, entries in built.items():
-        bundle = tmp_path / bits
-        store.checkout(entries["quantization"], bundle)
-        many = find("openvino").load(sealed(bundle, "openvino")).answer_many(questions(foreign_samples))
+    for bits, stages in built.items():
+        bundle = sealed(stages["quantization"][0], "openvino")
+        many = find("openvino").load(bundle).answer_many(questions(foreign_samples))
         row = foreign_samples["calibration"][1]
-        assert ask(bundle, row.image, row.question, {}).text == many[1].text
+        assert ask(bundle.folder, row.image, row.question, {}).text == many[1].text
         answers[bits] = [answer.text for answer in many]
     for texts in answers.values():
         assert len(set(texts)) > 3
     assert answers["int4"] != answers["int8"]
-    config = read_json(bundle / "config.json")
+    config = read_json(bundle.folder / "config.json")
     assert (config["text_config"]["intermediate_size"], config["image_seq_length"]) == (64, 576)
 
 
@@ -108,22 +113,26 @@ class Spy:
 
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
 def test_genai_the_batched_engine_and_torch_lay_out_the_same_ids_and_answer_alike(
-    tower: str, foreign_checkpoint: Path, foreign_samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tower: str,
+    built: Built,
+    foreign_samples: Samples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """CLIP as it comes; SigLIP with whole features, a stretching processor, another template, at another resolution."""
+    """CLIP behind pruning and tuning; SigLIP with whole features, stretched images, another template and resolution."""
     import openvino_genai
 
-    size, visual, source = 0, 576, foreign_checkpoint
+    visual, checkpoint, export = 576, built["int4"]["tuning"][0], built["int4"]["runtime"][0]
     if tower == "siglip":
-        size, visual = 32, 16
+        visual = 16
         settings: dict[str, Any] = {"vision": "siglip_vision_model", "vision_fields": {"patch_size": 8}}
         settings |= {"template": CHATML, "vision_feature_select_strategy": "full"}
         source = build_foreign(tmp_path / "source", **settings)
-    checkpoint, export = tmp_path / "checkpoint", tmp_path / "export"
-    checkpoint.mkdir()
-    export.mkdir()
-    model.AXIS.apply({"path": str(source), "image_size": size}, source, checkpoint, {}, 0)
-    runtime.AXIS.apply({"name": "openvino"}, checkpoint, export, {}, 0)
+        checkpoint, export = tmp_path / "checkpoint", tmp_path / "export"
+        checkpoint.mkdir()
+        export.mkdir()
+        model.AXIS.apply({"path": str(source), "image_size": 32}, source, checkpoint, {}, 0)
+        runtime.AXIS.apply({"name": "openvino"}, checkpoint, export, {}, 0)
     asked = questions(foreign_samples)
     spy = Spy(monkeypatch)
     reference = find("torch").load(sealed(checkpoint, "torch")).answer_many(asked)
