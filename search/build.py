@@ -100,7 +100,7 @@ class StageTree:
 
     def _key(self, axis: Axis, choice: Mapping[str, Value], source: Mapping[str, str], reads: Sequence[str]) -> str:
         if axis.name == "model":
-            own: dict[str, Value] = {}
+            own: dict[str, Value] = {"image_size": size} if (size := choice.get("image_size", 0)) else {}
         else:
             own = {knob: value for knob, value in choice.items() if not axis.domains[knob].bound}
             own["seed"] = self._seed

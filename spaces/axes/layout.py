@@ -50,8 +50,8 @@ class Layout:
         config = read_json(self.folder / "config.json")
         return int(config.get("image_token_index", config.get("image_token_id")))
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """Token ids of the prompt, the image token in it exactly once.
+    def prompt(self, question: str) -> str:
+        """The prompt as the chat template renders it, the image token in it exactly once.
 
         Raises:
             StageFailed: the chat template does not take plain text, or the prompt has no or several image tokens.
@@ -59,7 +59,18 @@ class Layout:
         text = self._rendered([_user(self._with_image(question))], prompt=True)
         if question.strip() not in text:
             raise StageFailed("the chat template drops plain-text messages: give a text-only template.")
-        return self._checked(self._ids(text))
+        count = self._ids(text).count(self.image_token)
+        if count != 1:
+            raise StageFailed(f"a prompt has {count} image tokens instead of one.")
+        return text
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Token ids of the prompt.
+
+        Raises:
+            StageFailed: as `prompt`.
+        """
+        return self._ids(self.prompt(question))
 
     def prompt_and_answer_ids(self, question: str, answer: str) -> tuple[list[int], list[int]]:
         """Token ids of the prompt and of the answer up to and with the end token.
@@ -71,12 +82,10 @@ class Layout:
         """
         prompt = self.prompt_ids(question)
         user = _user(self._with_image(question))
-        whole = self._ids(self._rendered([user, {"role": "assistant", "content": answer}], prompt=False))
-        reply = whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._ids(f" {answer}")
-        if not reply:
-            reply = self._ids(f" {answer}")
-        end = self._tokenizer.eos_token_id
-        return prompt, [*reply[: reply.index(end) if end in reply else None], end]
+        text = self._rendered([user, {"role": "assistant", "content": answer}], prompt=False)
+        whole = self._ids(text[: text.rfind(answer) + len(answer)]) if answer in text else []
+        reply = whole[len(prompt) :] if whole[: len(prompt)] == prompt else []
+        return prompt, [*(reply or self._ids(f" {answer}")), self._tokenizer.eos_token_id]
 
     def pixels(self, images: Sequence[Path]) -> "NDArray[np.float32]":
         """The images as the model's input, (image, channel, row, column)."""
@@ -93,11 +102,6 @@ class Layout:
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _checked(self, ids: list[int]) -> list[int]:
-        if ids.count(self.image_token) != 1:
-            raise StageFailed(f"a prompt has {ids.count(self.image_token)} image tokens instead of one.")
-        return ids
 
 
 def spliced(ids: Sequence[int], image_token: int, count: int) -> list[int]:

@@ -17,10 +17,7 @@ from spaces.axes.files import (
     TEXT_EMBEDDINGS,
     TOKENIZER,
     VISION_EMBEDDINGS,
-    link,
     link_all,
-    read_json,
-    write_json,
 )
 from spaces.axes.graphs import save_graph, save_half
 from spaces.axes.layout import Layout
@@ -76,7 +73,7 @@ class Runtime:
 
 
 def _export(source: Path, target: Path) -> None:
-    Layout(source).prompt_ids("what is this")
+    prompt = Layout(source).prompt("what is this")
     model = load_strict(source, "float32")
     remove_dead_heads(model)
     work = target / "export.part"
@@ -92,12 +89,14 @@ def _export(source: Path, target: Path) -> None:
         for name in (LANGUAGE_MODEL, TEXT_EMBEDDINGS, VISION_EMBEDDINGS):
             save_half(core.read_model(work / f"{name}.xml"), target / f"{name}.xml")
     shutil.rmtree(work)
-    _export_tokenizer(source, target)
-    _write_side_files(source, target)
+    _export_tokenizer(source, target, prompt)
+    link_all(source, target, SIDE_FILES)
 
 
-def _export_tokenizer(source: Path, target: Path) -> None:
+def _export_tokenizer(source: Path, target: Path, prompt: str) -> None:
+    """Tokenizer and detokenizer as graphs; the former has to read the rendered ``prompt`` as the checkpoint's does."""
     with quiet("transformers", "openvino_tokenizers", "openvino"):
+        import openvino
         from openvino_tokenizers import convert_tokenizer
         from transformers import AutoTokenizer
 
@@ -107,30 +106,11 @@ def _export_tokenizer(source: Path, target: Path) -> None:
             graphs = convert_tokenizer(words, with_detokenizer=True)
         except Exception as error:
             raise StageFailed(f"the tokenizer {type(words).__name__} has no OpenVINO form ({error}).") from error
+        read = openvino.compile_model(graphs[0], "CPU")([prompt])["input_ids"][0].tolist()
+        if read != list(words(prompt)["input_ids"]):
+            raise StageFailed(f"the OpenVINO form of the tokenizer reads the prompt {prompt!r} as other tokens.")
         for graph, name in zip(graphs, (TOKENIZER, DETOKENIZER), strict=True):
             save_graph(graph, target / f"{name}.xml")
-
-
-def _write_side_files(source: Path, target: Path) -> None:
-    """JSON as openvino_genai reads it: image sizes in the preprocessor's, the chat template in the tokenizer's."""
-    for name in SIDE_FILES:
-        if (source / name).is_file() and not name.startswith("chat_template"):
-            link(source / name, target / name)
-    vision = read_json(source / "config.json")["vision_config"]
-    side = int(vision["image_size"])
-    images = read_json(source / "preprocessor_config.json")
-    sizes = {
-        "size": {"shortest_edge": side},
-        "crop_size": {"height": side, "width": side},
-        "image_size": side,
-        "patch_size": int(vision["patch_size"]),
-    }
-    if any(name not in images for name in sizes):
-        write_json(target / "preprocessor_config.json", {**sizes, **images})
-    words = read_json(source / "tokenizer_config.json")
-    template = source / "chat_template.jinja"
-    if template.is_file():
-        write_json(target / "tokenizer_config.json", {**words, "chat_template": template.read_text(encoding="utf-8")})
 
 
 @contextmanager
