@@ -1,10 +1,10 @@
 """The engines that load a bundle and answer. This module names them and what they can do; it loads none of them."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,36 @@ BUILT_IN = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """An answered question that is shown before another one: a turn of the user and one of the assistant.
+
+    Equal is only what is the same object, so that a tuple of examples is a key to what was computed of it.
+    """
+
+    image_HWC: npt.NDArray[np.uint8]  # noqa: N815
+    prompt: str
+    answer: str
+
+
+Retrieve: TypeAlias = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], tuple[Example, ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One prompt about one image, both ready for the model: ``prompt`` is rendered, ``image_HWC`` is 8-bit RGB."""
+    """One prompt about one image, both ready for the model: ``prompt`` is rendered, ``image_HWC`` is 8-bit RGB.
+
+    Attributes:
+        examples: shown before it, in this order. Questions with the very same tuple begin alike.
+        retrieve: where the examples hang on the image: gives them for the image as fitted to the model and for its
+            visual tokens (V, D); ``examples`` is empty then.
+    """
 
     id: str
     image_HWC: npt.NDArray[np.uint8]  # noqa: N815
     prompt: str
+    examples: tuple[Example, ...] = ()
+    retrieve: Retrieve | None = None
 
 
 class Session(Protocol):
