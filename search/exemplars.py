@@ -1,5 +1,6 @@
 """The rows that a prompt may show: which ones they are for a task, and what is refused before a search shows any."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from spaces.exemplars import PER_GROUP
 from spaces.sample import Sample
 from spaces.space import Space
 
-_JUDGES = ("search", "holdout", "dev")
+_JUDGES = ("search", "holdout")
 
 
 def exemplar_field(task: Task) -> str:
@@ -79,22 +80,18 @@ def refuse_missing_exemplars(
         for token in IMAGE_TOKENS:
             if token in row.answers[0]:
                 raise BadInput(f"{task.splits[split]}: row {row.id!r}: {token!r} stands for an image; take it out.")
-    groups = [row.group for row in rows]
+    count = Counter(row.group for row in rows)
     for item in items:
         group = item.fields.get(field) if field else ""
         if group is None:
             raise BadInput(
                 f"{task.splits['search']}: row {item.id!r} has no field {field!r}, by which exemplars are picked."
             )
-        if groups.count(group) < most:
-            having = f"{groups.count(group)} rows with {field}={group}" if field else f"{len(groups)} rows"
+        count.setdefault(group, 0)
+    for group, having in count.items():
+        if having < most:
+            rows_of = f"{having} rows with {field}={group}" if field else f"{having} rows"
             raise BadInput(
-                f"{task.splits[split]}: it has {having}, and {space.source} shows up to {most} exemplars; "
+                f"{task.splits[split]}: it has {rows_of}, and {space.source} shows up to {most} exemplars; "
                 "add rows, or lower axes.prompt.exemplars."
-            )
-    for group in dict.fromkeys(groups):
-        if groups.count(group) < most:
-            raise BadInput(
-                f"{task.splits[split]}: {field}={group} has {groups.count(group)} rows, and {space.source} shows up to "
-                f"{most} exemplars; add rows, or lower axes.prompt.exemplars."
             )
