@@ -59,7 +59,7 @@ class Asker:
             return group
         name = self._prompt.exemplar_field
         wrong = f"has no exemplars for {name}={fields[name]}" if name in fields else f"picks exemplars by {name!r}"
-        raise BadInput(f"{self._folder} {wrong}; give {name}=VALUE, one of {', '.join(groups)}.")
+        raise BadInput(f"{self._folder} {wrong}; give --field {name}=VALUE, one of {', '.join(groups)}.")
 
     def _retrieve(self, group: str) -> Retrieve:
         """Images of the nearest rows are read when they are asked for: the pool may be larger than memory allows."""

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from spaces.sample import Sample
 from tests.spaces.axes.conftest import contents, full_choice, vision_outputs
 
 HINTS = {"count": "answer with a number ."}
-RANDOM: dict[str, Value] = {"exemplar_choice": "random"}
 
 
 def bound(**choice: Value) -> Prompt:
@@ -106,7 +106,10 @@ def test_fixed_ones_are_the_first_of_each_group(
 
 def test_random_ones_are_drawn_from_the_seed(tiny_checkpoint: Path, tmp_path: Path, pool: tuple[Sample, ...]) -> None:
     drawn = {
-        name: [row.question for row in add(tiny_checkpoint, tmp_path / name, pool, seed, exemplars=3, **RANDOM).rows]
+        name: [
+            row.question
+            for row in add(tiny_checkpoint, tmp_path / name, pool, seed, exemplars=3, exemplar_choice="random").rows
+        ]
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     }
     assert drawn["a"] == drawn["b"] != drawn["c"]
@@ -135,7 +138,7 @@ def test_nearest_ones_are_all_with_embeddings_of_the_own_graph(
 def test_what_cannot_be_shown_is_refused_with_the_reason(
     tiny_checkpoint: Path, tmp_path: Path, pool: tuple[Sample, ...]
 ) -> None:
-    cases: list[tuple[tuple[Sample, ...], dict[str, Value], str]] = [
+    cases: list[tuple[tuple[Sample, ...], dict[str, Any], str]] = [
         (pool, {"exemplars": 2, "exemplar_choice": "nearest"}, "nearest needs runtime.name openvino"),
         (pool[:3], {"exemplars": 2, "exemplar_choice": "fixed"}, "the group 'bolts' has 1 rows"),
         ((), {"exemplars": 2, "exemplar_choice": "random"}, "split for them has none"),
