@@ -62,7 +62,10 @@ class Session(Protocol):
     properties: Mapping[str, str]
 
     def answer(self, question: Question) -> Timing:
-        """Answer one question, timed from the decoded image and the rendered prompt to the text."""
+        """Answer one question, timed from the decoded image and the rendered prompt to the text.
+
+        Its examples are shown before it. What it takes to find, see and read them is part of the time.
+        """
         ...
 
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
@@ -75,7 +78,8 @@ class Runtime(Protocol):
 
     Attributes:
         name: the value of ``runtime.name`` and of a manifest's ``runtime``.
-        capabilities: knob -> the only values that this engine can deploy; a knob that is absent is free.
+        capabilities: knob -> the only values that this engine can deploy; a knob that is absent is free. An engine that
+            shows no examples says ``"prompt.exemplars": (0,)``.
     """
 
     name: str

@@ -175,8 +175,10 @@ def test_a_beginning_that_is_none_is_not_used(
 ) -> None:
     bundle = sealed(shots=FIXED)
     questions = asked(bundle, requests[:6])
-    expected = [loaded(bundle).answer(question).text for question in questions]
     session = loaded(bundle)
+    session.caches = False
+    expected = [session.answer(question).text for question in questions]
+    session.caches = True
     tokens = session.graphs.tokens
     monkeypatch.setattr(
         session.graphs, "tokens", lambda chats, ask=True: tokens(chats) if ask else [ids[1:] for ids in tokens(chats)]
@@ -235,30 +237,41 @@ def test_torch_says_that_it_finds_no_nearest(sealed: Sealed, requests: tuple[Req
         find("torch").load(sealed("torch")).answer(questions[0])
 
 
-@pytest.mark.parametrize("shots", [FIXED, NEAREST], ids=["fixed", "nearest"])
-def test_the_runner_scores_and_times_them(sealed: Sealed, requests: tuple[Request, ...], shots: dict[str, Any]) -> None:
-    bundle = sealed(shots=shots)
+class Heard:
+    """Events of a runner in this process."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, event: str, **content: Any) -> None:
+        self.said.append((event, content))
+
+    def tick(self) -> None:
+        pass
+
+
+def job(kind: str, bundle: Bundle, requests: tuple[Request, ...]) -> Heard:
+    heard = Heard()
+    asked_for = Job(kind=kind, bundle=str(bundle.folder), requests=requests)  # type: ignore[arg-type]
+    run(decode_job(encode(asked_for)), heard)  # type: ignore[arg-type]
+    return heard
+
+
+def test_the_runner_scores_in_batches_what_it_answers_singly(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    bundle = sealed(shots=FIXED)
     session = loaded(bundle)
     expected = [session.answer(question).text for question in asked(bundle, requests[:12])]
+    said = job("answer", bundle, requests[:12]).said
+    assert [one["text"] for name, content in said if name == "answers" for one in content["answers"]] == expected
+    assert ("warm", {"properties": {"scoring": "in batches; batches agreed on 8 of 8"}}) in said
 
-    class Heard:
-        def __init__(self) -> None:
-            self.said: list[tuple[str, dict[str, Any]]] = []
 
-        def send(self, event: str, **content: Any) -> None:
-            self.said.append((event, content))
-
-        def tick(self) -> None:
-            pass
-
-    answered, measured = Heard(), Heard()
-    for kind, heard in (("answer", answered), ("measure", measured)):
-        job = Job(kind=kind, bundle=str(bundle.folder), requests=requests[:12])  # type: ignore[arg-type]
-        run(decode_job(encode(job)), heard)  # type: ignore[arg-type]
-    texts = [one["text"] for event, content in answered.said if event == "answers" for one in content["answers"]]
-    assert texts == expected
-    assert ("warm", {"properties": {"scoring": "in batches; batches agreed on 8 of 8"}}) in answered.said
-    timings = [content["timing"] for event, content in measured.said if event == "timing"]
+def test_the_runner_times_nearest_examples_part_by_part(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    bundle = sealed(shots=NEAREST)
+    session = loaded(bundle)
+    expected = [session.answer(question).text for question in asked(bundle, requests[:11])]
+    said = job("measure", bundle, requests[:11]).said
+    timings = [content["timing"] for name, content in said if name == "timing"]
     assert [timing["text"] for timing in timings] == expected
     for timing in timings:
         parts = timing["preprocess_ms"], timing["vision_ms"], timing["prefill_ms"]
