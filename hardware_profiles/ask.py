@@ -11,6 +11,7 @@ from hardware_profiles.messages import JobFailed, Request, Timing
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import find
 from spaces.errors import BadInput
+from spaces.images import read_image
 from spaces.prompting import Prompt
 
 _REASON = 600  # characters of an engine's message, at most
@@ -27,6 +28,7 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
     os.environ.update(OFFLINE)
     if not question.strip():
         raise BadInput("--question: the question is empty; write what you want to know.")
+    read_image(image)  # a wrong path is told before a large bundle is verified
     bundle = open_bundle(path)
     check_hint(path, bundle.manifest.prompt, fields)
     asker = Asker(bundle.folder, bundle.manifest.prompt)
