@@ -21,7 +21,7 @@ from hardware_profiles.agent.runner import CHECKED
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Answer
 from hardware_profiles.runtimes import Question
-from hardware_profiles.runtimes.openvino import OpenVINORuntime
+from hardware_profiles.runtimes.openvino import OpenVINOSession
 from hardware_profiles.runtimes.torch import TorchRuntime
 from spaces.images import read_image
 from workbench import FAMILY, Workbench, workbench
@@ -41,7 +41,7 @@ def ways(bench: Workbench, model: Path, questions: Sequence[Question], precision
         return lambda: torch.answer_many(questions, batch=size)
 
     def bundled(folder: Path, drafts: bool) -> Way:
-        session = OpenVINORuntime().load(open_bundle(folder))
+        session = OpenVINOSession(open_bundle(folder))
         session.answer_many(questions[:CHECKED])
         if drafts:
             return lambda: session.answer_many(questions)

@@ -12,6 +12,7 @@ from objectives.task import Task, load_task, read_splits, split_digest
 from objectives.trial import StageCost
 from search.bind import bind
 from search.build import StageTree, build_stage
+from search.exemplars import exemplar_pool, pool_digests
 from spaces.axes import Value
 from spaces.plugins import builtin
 from spaces.reader import load_space
@@ -48,7 +49,9 @@ class Workbench:
         """The bundle of one assignment, and what each of its stages cost."""
         space = self.space(values)
         candidate = space.candidate(values)
-        tree = StageTree(space, self.splits, self._digests, self.task.max_new_tokens, seed=0)
+        pool = exemplar_pool(space, self.task, self.splits)
+        digests = self._digests | pool_digests(pool)
+        tree = StageTree(space, self.splits | pool, digests, self.task.max_new_tokens, seed=0)
         costs = []
         for stage in tree.plan(candidate):
             entry, reused = build_stage(stage, self._store.root)

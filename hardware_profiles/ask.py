@@ -7,11 +7,12 @@ from pathlib import Path
 from hardware_profiles.agent.runner import explain
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import OFFLINE
-from hardware_profiles.messages import JobFailed, Timing
-from hardware_profiles.runtimes import Question, find
+from hardware_profiles.messages import JobFailed, Request, Timing
+from hardware_profiles.questions import Asker
+from hardware_profiles.runtimes import find
 from spaces.errors import BadInput
 from spaces.images import read_image
-from spaces.prompting import Prompt, render
+from spaces.prompting import Prompt
 
 _REASON = 600  # characters of an engine's message, at most
 
@@ -21,19 +22,20 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
 
     Raises:
         BadInput: the bundle is not what its manifest says, the image cannot be read, or the field that picks the hint
-            is not given or has a value without a hint.
+            or the exemplars is not given or has a value without any.
         JobFailed: the runtime cannot load the bundle, or fails to answer.
     """
     os.environ.update(OFFLINE)
     if not question.strip():
         raise BadInput("--question: the question is empty; write what you want to know.")
-    pixels = read_image(image)
+    read_image(image)  # a wrong path is told before a large bundle is verified
     bundle = open_bundle(path)
     check_hint(path, bundle.manifest.prompt, fields)
-    prompt = render(bundle.manifest.prompt, question, fields)
+    asker = Asker(bundle.folder, bundle.manifest.prompt)
+    asked = asker.question(Request(id="", image=str(image), question=question, fields=fields))
     runtime = find(bundle.manifest.runtime)
     try:
-        return runtime.load(bundle).answer(Question(id="", image_HWC=pixels, prompt=prompt))
+        return runtime.load(bundle).answer(asked)
     except BadInput:
         raise
     except Exception as error:

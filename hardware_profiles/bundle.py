@@ -1,4 +1,4 @@
-"""The deployable folder: one runtime's model files and a manifest that pins how they run. Standard library only."""
+"""The deployable folder: one runtime's model files and a manifest that pins how they run."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,15 +9,19 @@ from typing import Any
 from hardware_profiles.store import write_atomic
 from spaces.canonical import file_digest
 from spaces.errors import BadInput
-from spaces.prompting import QUESTION, Prompt
+from spaces.exemplars import FOLDER as EXEMPLARS
+from spaces.exemplars import INDEX
+from spaces.prompting import CHOICES, MOST_EXEMPLARS, ORDERS, QUESTION, Prompt
 
 SCHEMA = "vlmfront.bundle/1"
 MANIFEST = "manifest.json"
 ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
+MOST_TOKENS = 4096  # of one answer, as in a task
 PRECISIONS = ("f32", "bf16", "f16")
 KV_PRECISIONS = (*PRECISIONS, "u8")
 _HEADER_LIMIT = 100 << 20
 _WHOLE_LIMIT = 1 << 31
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _check_kind(folder: Path, name: str, files: Mapping[str, FileEntry]) -> None:
     path = folder / name
+    if path.suffix == ".png" and PurePosixPath(name).parent == PurePosixPath(EXEMPLARS):
+        with path.open("rb") as stream:
+            if stream.read(len(_PNG)) != _PNG:
+                raise BadInput(f"{path} is no PNG image; export the bundle again.")
+        return
     if path.suffix not in ACCEPTED:
         raise BadInput(f"{path} is of a kind that bundles may not hold; accepted are {', '.join(ACCEPTED)}.")
     if path.suffix == ".bin" and PurePosixPath(name).with_suffix(".xml").as_posix() not in files:
@@ -219,14 +228,19 @@ def _texts(values: Any) -> bool:
 
 
 def _check_settings(manifest: Manifest, where: Path) -> None:
-    execution, template = manifest.execution, manifest.prompt.template
+    execution, prompt = manifest.execution, manifest.prompt
     checks = {
         "runtime": isinstance(manifest.runtime, str),
         "files": bool(manifest.files) and all(map(_file, manifest.files.values())),
-        "prompt.template": isinstance(template, str) and template.count(QUESTION) == 1,
-        "prompt.hint_field": isinstance(manifest.prompt.hint_field, str),
-        "prompt.hints": _texts(manifest.prompt.hints),
-        "max_new_tokens": _whole(manifest.max_new_tokens, 1),
+        "prompt.template": isinstance(prompt.template, str) and prompt.template.count(QUESTION) == 1,
+        "prompt.hint_field": isinstance(prompt.hint_field, str),
+        "prompt.hints": _texts(prompt.hints),
+        "prompt.exemplars": _whole(prompt.exemplars, 0, MOST_EXEMPLARS + 1)
+        and (prompt.exemplars == 0 or f"{EXEMPLARS}/{INDEX}" in manifest.files),
+        "prompt.exemplar_choice": prompt.exemplar_choice in CHOICES,
+        "prompt.exemplar_order": prompt.exemplar_order in ORDERS,
+        "prompt.exemplar_field": isinstance(prompt.exemplar_field, str),
+        "max_new_tokens": _whole(manifest.max_new_tokens, 1, MOST_TOKENS + 1),
         "execution.threads": _whole(execution.threads, 1),
         "execution.inference_precision": execution.inference_precision in PRECISIONS,
         "execution.kv_cache_precision": execution.kv_cache_precision in KV_PRECISIONS,

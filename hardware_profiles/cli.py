@@ -34,7 +34,7 @@ def measure(
     image: Annotated[Path, typer.Option(help="image file to ask about")],
     question: Annotated[str, typer.Option(help="what to ask; the bundle's prompt goes around it")],
     answers: Annotated[int, typer.Option(min=11, help="timed answers after warm-up")] = 30,
-    field: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a field that the bundle's hints go by")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a field that hints or exemplars go by")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the raw measurement as one line of JSON")] = False,
 ) -> None:
     """Measure a bundle on this machine: latency, its parts, memory."""

@@ -32,6 +32,9 @@ _HANDLED = (
     "quantization.projector",
     "prompt.template",
     "prompt.hint",
+    "prompt.exemplars",
+    "prompt.exemplar_choice",
+    "prompt.exemplar_order",
     "runtime.name",
     "runtime.threads",
     "runtime.inference_precision",
@@ -214,7 +217,17 @@ def _prompt(c: Mapping[str, Value]) -> list[str]:
     template = str(c.get("prompt.template", "{question}"))
     shown = "" if template == "{question}" else f"prompt “{template}”"
     hint = c.get("prompt.hint", False)
-    return [shown, "answer hint" if hint is True else f"hint {hint}" if hint not in (False, "none", "") else ""]
+    told = "answer hint" if hint is True else f"hint {hint}" if hint not in (False, "none", "") else ""
+    return [shown, told, _exemplars(c)]
+
+
+def _exemplars(c: Mapping[str, Value]) -> str:
+    count = c.get("prompt.exemplars", 0)
+    if not count:
+        return ""
+    choice = f"{c['prompt.exemplar_choice']} " if "prompt.exemplar_choice" in c else ""
+    reverse = ", reversed" if c.get("prompt.exemplar_order") == "reversed" else ""
+    return f"{count} {choice}exemplar{'s' if count != 1 else ''}{reverse}"
 
 
 def _runtime(c: Mapping[str, Value]) -> list[str]:

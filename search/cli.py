@@ -97,6 +97,8 @@ def export_command(
     bundle = export(RunFolder.open(run), trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)
     field = f" --field {prompt.hint_field}={next(iter(prompt.hints))}" if prompt.hints else ""
+    if prompt.exemplar_field and not field.startswith(f" --field {prompt.exemplar_field}="):
+        field += f" --field {prompt.exemplar_field}=VALUE"
     say(
         {"bundle": str(out), "files": count, "size_bytes": bundle.size_bytes},
         as_json,

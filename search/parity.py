@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardware_profiles.bundle import MANIFEST, Execution, seal
+from hardware_profiles.messages import Request
+from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, find
 from spaces.errors import StageFailed
-from spaces.images import read_image
 from spaces.prompting import Prompt
 from spaces.sample import Sample
 
@@ -22,8 +23,9 @@ def check_parity(
     Raises:
         StageFailed: fewer than 95 % of the answers are equal.
     """
+    asker = Asker(target, Prompt())
     questions = [
-        Question(id=sample.id, image_HWC=read_image(sample.image), prompt=sample.question) for sample in samples
+        asker.question(Request(id=sample.id, image=str(sample.image), question=sample.question)) for sample in samples
     ]
     reference = _answers(source, "torch", questions, max_new_tokens)
     exported = _answers(target, runtime, questions, max_new_tokens)

@@ -37,6 +37,7 @@ from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator
 from search.executors import Builder
+from search.exemplars import exemplar_pool, exemplar_split, most_exemplars, pool_digests, refuse_missing_exemplars
 from search.gate import Gate
 from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
@@ -83,6 +84,8 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
+    if most_exemplars(space) and exemplar_split(task) in task.splits and exemplar_split(task) not in needed:
+        needed.append(exemplar_split(task))
     splits = read_splits(task, needed)
     refuse_missing_splits(space, splits, config.task)
     refuse_image_tokens(space, task, splits)
@@ -91,14 +94,16 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     if retention:
         longest = max(task.max_new_tokens, retention.task.max_new_tokens)
         task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
+    refuse_missing_exemplars(space, task, splits, splits["search"][: config.items])
     if "holdout" not in splits:
         notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
     if config.items and config.items > len(splits["search"]):
         notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
-    digests = {split: split_digest(samples) for split, samples in splits.items()}
+    pool = exemplar_pool(space, task, splits)
+    digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
     folder = run or Path("runs") / config.name
     refuse_unwritable(config.store)
-    tree = StageTree(space, splits, digests, task.max_new_tokens, config.seed)
+    tree = StageTree(space, {**splits, **pool}, digests, task.max_new_tokens, config.seed)
     settings = _settings(path, config, task, space, digests)
     settings["search"]["retention"] = _retention_settings(config, retention)
     settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}

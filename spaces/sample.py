@@ -15,6 +15,7 @@ class Sample:
         question: the question as the user's application asks it, before any prompt.
         answers: reference answers, the first one canonical; at least one.
         fields: every other field of the row, as text (``kind``, ``wording``): slices and hints are picked by them.
+        group: as an exemplar it serves questions of this group only; empty where exemplars are not told apart.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Sample:
     question: str
     answers: tuple[str, ...]
     fields: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
 
     def value(self, field: str) -> str:
         """What rows are told apart by: a field's text (empty without it); ``answer`` is the canonical answer."""

@@ -15,7 +15,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,10 +24,9 @@ from hardware_profiles.agent import probes
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import LINE_BYTES, Fault, Job, Request, Timing
+from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find
 from spaces.errors import BadInput
-from spaces.images import read_image
-from spaces.prompting import Prompt, render
 
 CHUNK = 64  # questions answered between two events, at most
 CHUNK_S = 10.0  # that a chunk may take, where it has more than one question
@@ -106,6 +105,7 @@ def run(job: Job, events: Events) -> None:
     """Load, warm up and work, with an event at the start of each phase."""
     events.send("phase", phase="load")
     bundle = open_bundle(Path(job.bundle))
+    asker = Asker(bundle.folder, bundle.manifest.prompt)
     runtime = find(bundle.manifest.runtime)
     runtime.prepare()
     idle_w, energy_source = _idle_watts() if job.kind == "measure" else (None, "")
@@ -115,14 +115,14 @@ def run(job: Job, events: Events) -> None:
     load_s = time.perf_counter() - start
     events.send("loaded", load_s=load_s, memory_baseline_bytes=baseline, properties=dict(session.properties))
     if job.kind == "answer":
-        _answer(job, bundle.manifest.prompt, session, events)
+        _answer(job, asker, session, events)
     else:
-        _measure(job, bundle.manifest.prompt, session, events, idle_w, energy_source)
+        _measure(job, asker, session, events, idle_w, energy_source)
 
 
-def _answer(job: Job, prompt: Prompt, session: Session, events: Events) -> None:
+def _answer(job: Job, asker: Asker, session: Session, events: Events) -> None:
     events.send("phase", phase="warmup")
-    checked = [_question(request, prompt) for request in job.requests[:CHECKED]]
+    checked = [asker.question(request) for request in job.requests[:CHECKED]]
     singly = _one_by_one(session, checked, events)
     events.send("phase", phase="load")  # the first batch may load an engine of its own
     agreed = sum(one.text == many.text for one, many in zip(singly, session.answer_many(checked), strict=True))
@@ -134,7 +134,7 @@ def _answer(job: Job, prompt: Prompt, session: Session, events: Events) -> None:
     done, size = 0, first_size(singly)
     while done < len(job.requests):
         begun = time.perf_counter()
-        questions = [_question(request, prompt) for request in job.requests[done : done + size]]
+        questions = [asker.question(request) for request in job.requests[done : done + size]]
         if batched:
             answers = [asdict(answer) for answer in session.answer_many(questions)]
         else:
@@ -173,10 +173,10 @@ def next_size(size: int, took_s: float) -> int:
 
 
 def _measure(
-    job: Job, prompt: Prompt, session: Session, events: Events, idle_w: float | None, energy_source: str
+    job: Job, asker: Asker, session: Session, events: Events, idle_w: float | None, energy_source: str
 ) -> None:
     events.send("phase", phase="warmup")
-    questions = [_question(request, prompt) for request in job.requests]
+    questions = [asker.question(request) for request in job.requests]
     first = session.answer(questions[0])
     events.send(
         "warm", first_ms=first.e2e_ms, warmup_answers=1 + warm_up(session, questions, events.tick), properties={}
@@ -221,18 +221,6 @@ def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], 
             break
         last = median
     return place
-
-
-def _question(request: Request, prompt: Prompt) -> Question:
-    return Question(
-        id=request.id,
-        image_HWC=read_image(Path(request.image)),
-        prompt=render(prompt, request.question, _fields(request.fields)),
-    )
-
-
-def _fields(fields: Mapping[str, str]) -> Mapping[str, str]:
-    return {str(name): str(value) for name, value in fields.items()}
 
 
 def _idle_watts() -> tuple[float | None, str]:

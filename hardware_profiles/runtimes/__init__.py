@@ -1,10 +1,10 @@
 """The engines that load a bundle and answer. This module names them and what they can do; it loads none of them."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,36 @@ BUILT_IN = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """An answered question that is shown before another one: a turn of the user and one of the assistant.
+
+    Equal is only what is the same object, so that a tuple of examples is a key to what was computed of it.
+    """
+
+    image_HWC: npt.NDArray[np.uint8]  # noqa: N815
+    prompt: str
+    answer: str
+
+
+Retrieve: TypeAlias = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], tuple[Example, ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One prompt about one image, both ready for the model: ``prompt`` is rendered, ``image_HWC`` is 8-bit RGB."""
+    """One prompt about one image, both ready for the model: ``prompt`` is rendered, ``image_HWC`` is 8-bit RGB.
+
+    Attributes:
+        examples: shown before it, in this order. Questions with the very same tuple begin alike.
+        retrieve: where the examples hang on the image: gives them for the image as fitted to the model and for its
+            visual tokens (V, D); ``examples`` is empty then.
+    """
 
     id: str
     image_HWC: npt.NDArray[np.uint8]  # noqa: N815
     prompt: str
+    examples: tuple[Example, ...] = ()
+    retrieve: Retrieve | None = None
 
 
 class Session(Protocol):
@@ -39,7 +62,10 @@ class Session(Protocol):
     properties: Mapping[str, str]
 
     def answer(self, question: Question) -> Timing:
-        """Answer one question, timed from the decoded image and the rendered prompt to the text."""
+        """Answer one question, timed from the decoded image and the rendered prompt to the text.
+
+        Its examples are shown before it. What it takes to find, see and read them is part of the time.
+        """
         ...
 
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
@@ -52,7 +78,8 @@ class Runtime(Protocol):
 
     Attributes:
         name: the value of ``runtime.name`` and of a manifest's ``runtime``.
-        capabilities: knob -> the only values that this engine can deploy; a knob that is absent is free.
+        capabilities: knob -> the only values that this engine can deploy; a knob that is absent is free. An engine that
+            shows no examples says ``"prompt.exemplars": (0,)``.
     """
 
     name: str

@@ -12,15 +12,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Timing
 from hardware_profiles.runtimes import Question
-from hardware_profiles.runtimes.images import Fit, fitted
-from hardware_profiles.runtimes.openvino_batch import BatchedEngine, check_pins
+from hardware_profiles.runtimes.openvino_batch import BatchedEngine
+from hardware_profiles.runtimes.openvino_graphs import check_pins
 from spaces.errors import BadInput
+from spaces.fitting import Fit, fitted
 from spaces.signal_stack import kept_signal_stack
+
+if TYPE_CHECKING:
+    from hardware_profiles.runtimes.openvino_shots import FewShotSession
 
 NEEDED = (
     "config.json",
@@ -35,7 +39,7 @@ PINNED_MODELS = {"language": "VLM language model", "vision": "VLM vision embeddi
 
 
 class OpenVINORuntime:
-    """Loads an exported folder with ``openvino_genai.VLMPipeline``."""
+    """Loads an exported folder with ``openvino_genai.VLMPipeline``; its graphs themselves where exemplars are shown."""
 
     name = "openvino"
     capabilities: Mapping[str, tuple[Any, ...]] = {
@@ -47,7 +51,14 @@ class OpenVINORuntime:
     def prepare(self) -> None:
         import openvino_genai  # noqa: F401
 
-    def load(self, bundle: Bundle) -> "OpenVINOSession":
+    def load(self, bundle: Bundle) -> "OpenVINOSession | FewShotSession":
+        for name in NEEDED:
+            if not (bundle.folder / name).is_file():
+                raise BadInput(f"{bundle.folder / name} is missing, which openvino needs; export the bundle again.")
+        if bundle.manifest.prompt.exemplars:
+            from hardware_profiles.runtimes.openvino_shots import FewShotSession
+
+            return FewShotSession(bundle, device_properties(bundle.manifest.execution))
         return OpenVINOSession(bundle)
 
 
@@ -56,9 +67,6 @@ class OpenVINOSession:
 
     @kept_signal_stack()
     def __init__(self, bundle: Bundle) -> None:
-        for name in NEEDED:
-            if not (bundle.folder / name).is_file():
-                raise BadInput(f"{bundle.folder / name} is missing, which openvino needs; export the bundle again.")
         import openvino as ov
         import openvino_genai as genai
 
@@ -88,6 +96,8 @@ class OpenVINOSession:
         """
         import openvino as ov
 
+        if question.examples or question.retrieve:
+            raise ValueError("a question with examples was asked of a bundle whose prompt shows none")
         start = time.perf_counter()
         image = ov.Tensor(fitted(question.image_HWC, self._fit)[None].copy())
         called = time.perf_counter()

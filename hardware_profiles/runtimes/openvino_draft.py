@@ -15,8 +15,8 @@ from typing import Any
 
 from hardware_profiles.messages import Answer
 from hardware_profiles.runtimes import Question
-from hardware_profiles.runtimes.images import Fit
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine
+from spaces.fitting import Fit
 
 CALIBRATION = 32  # questions
 SAFETY = 4.0
@@ -52,6 +52,7 @@ class DraftingEngine:
         """Answers in the order of ``questions``."""
         if self._draft is None:
             return self._exact.answer_many(questions)[0]
+        questions = self._exact.retrieved(questions)
         learn = max(0, min(CALIBRATION - len(self._changes), len(questions)))
         answers = self._both_ways(self._draft, questions[:learn])
         rest = questions[learn:]

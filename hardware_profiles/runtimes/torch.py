@@ -7,6 +7,7 @@ from typing import Any
 from hardware_profiles.bundle import Bundle
 from hardware_profiles.messages import Answer, Timing
 from hardware_profiles.runtimes import Question
+from hardware_profiles.runtimes.chat import chat, check_length, positions
 from spaces.errors import BadInput
 
 NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -22,6 +23,7 @@ class TorchRuntime:
         "quantization.vision": ("fp16",),
         "quantization.projector": ("fp16",),
         "visual_tokens.keep": (1.0,),
+        "prompt.exemplar_choice": ("fixed", "random"),
         "runtime.inference_precision": ("f32",),
         "runtime.kv_cache_precision": ("f32",),
     }
@@ -63,6 +65,7 @@ class TorchSession:
         )
         self._processor.tokenizer.padding_side = "left"
         self._cap = bundle.manifest.max_new_tokens
+        self._positions = positions(bundle.folder)
         self.properties: Mapping[str, str] = {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -121,12 +124,14 @@ class TorchSession:
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
         template = self._processor.tokenizer.apply_chat_template
-        texts = [
-            template([{"role": "user", "content": f"<image>\n{q.prompt}"}], add_generation_prompt=True, tokenize=False)
-            for q in questions
-        ]
-        images = [question.image_HWC for question in questions]
-        return self._processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        if any(question.retrieve for question in questions):
+            raise BadInput("torch finds no nearest exemplars; use the openvino runtime for this bundle.")
+        texts = [template(chat(q, q.examples), add_generation_prompt=True, tokenize=False) for q in questions]
+        images = [image for q in questions for image in (*(example.image_HWC for example in q.examples), q.image_HWC)]
+        inputs = self._processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        if any(question.examples for question in questions):
+            check_length(inputs["input_ids"].shape[1] + self._cap, self._positions)
+        return inputs
 
     def _generate(self, inputs: Any, clock: "_Clock | None") -> Any:
         """Generated token ids (B, T), without the prompt."""

@@ -90,6 +90,13 @@ TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
     "template a number": (lambda f: edit(f, lambda m: m["prompt"].update(template=5)), "prompt.template"),
     "hint no text": (lambda f: edit(f, lambda m: m["prompt"].update(hints={"a": 1})), "prompt.hints"),
     "hint field": (lambda f: edit(f, lambda m: m["prompt"].update(hint_field=[])), "prompt.hint_field"),
+    "exemplars no number": (lambda f: edit(f, lambda m: m["prompt"].update(exemplars="2")), "prompt.exemplars"),
+    "too many exemplars": (lambda f: edit(f, lambda m: m["prompt"].update(exemplars=9)), "prompt.exemplars"),
+    "exemplars without a pool": (lambda f: edit(f, lambda m: m["prompt"].update(exemplars=2)), "prompt.exemplars"),
+    "choice": (lambda f: edit(f, lambda m: m["prompt"].update(exemplar_choice="best")), "prompt.exemplar_choice"),
+    "order": (lambda f: edit(f, lambda m: m["prompt"].update(exemplar_order=["forward"])), "prompt.exemplar_order"),
+    "exemplar field": (lambda f: edit(f, lambda m: m["prompt"].update(exemplar_field=3)), "prompt.exemplar_field"),
+    "answers without end": (lambda f: edit(f, lambda m: m.update(max_new_tokens=4097)), "max_new_tokens"),
     "runtime": (lambda f: edit(f, lambda m: m.update(runtime=None)), "runtime"),
     "huge number": (lambda f: (f / "manifest.json").write_text("[" + "9" * 5000 + "]"), "is not JSON"),
     "deep": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "is not JSON"),
@@ -128,7 +135,7 @@ JUNK = st.recursive(
 )
 FIELDS = [
     *((name,) for name in ("runtime", "files", "prompt", "max_new_tokens", "execution", "candidate", "measured")),
-    *(("prompt", name) for name in ("template", "hint_field", "hints", "more")),
+    *(("prompt", name) for name in ("template", "hint_field", "hints", "exemplars", "exemplar_choice", "more")),
     *(("execution", name) for name in ("threads", "inference_precision", "kv_cache_precision", "dynamic_quantization")),
     *(("files", "config.json", name) for name in ("sha256", "size")),
     ("files", "config.json"),
@@ -182,6 +189,11 @@ def test_without_verification_names_and_sizes_still_count(folder: Path) -> None:
         ("lib.so", b"\x7fELF", "of a kind"),
         ("model.pt", b"PK", "of a kind"),
         ("pytorch_model.bin", b"PK\x03\x04", "no .xml beside it"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", "of a kind"),
+        ("sub/picture.png", b"\x89PNG\r\n\x1a\n", "of a kind"),
+        ("exemplars/sub/picture.png", b"\x89PNG\r\n\x1a\n", "of a kind"),
+        ("exemplars/code.py", b"pass", "of a kind"),
+        ("exemplars/script.png", b"#!/bin/sh", "no PNG image"),
         ("pickle.safetensors", b"\x80\x04\x95" + b"\0" * 40, "not a safetensors file"),
         ("huge.safetensors", (1 << 63).to_bytes(8, "little") + b"{}", "not a safetensors file"),
     ],
@@ -190,6 +202,7 @@ def test_files_that_could_run_are_neither_sealed_nor_opened(
     folder: Path, name: str, content: bytes, words: str
 ) -> None:
     sealed(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(content)
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     edit(folder, lambda body: body["files"].update({name: entry}))
@@ -204,4 +217,24 @@ def test_settings_out_of_range_are_not_sealed(folder: Path) -> None:
         sealed(folder, execution=Execution(inference_precision="f64"))
     with pytest.raises(BadInput, match="max_new_tokens"):
         sealed(folder, max_new_tokens=0)
+    with pytest.raises(BadInput, match="max_new_tokens"):
+        sealed(folder, max_new_tokens=1 << 20)
     assert not (folder / "manifest.json").exists()
+
+
+def test_a_prompt_with_exemplars_is_sealed_and_opened(folder: Path) -> None:
+    (folder / "exemplars").mkdir()
+    (folder / "exemplars" / "exemplars.json").write_text("{}")
+    (folder / "exemplars" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    prompt = Prompt(exemplars=8, exemplar_choice="nearest", exemplar_order="reversed", exemplar_field="kind")
+    made = sealed(folder, prompt=prompt, max_new_tokens=4096)
+    assert open_bundle(folder) == made
+    assert open_bundle(folder).manifest.prompt == prompt
+    assert "exemplars/1.png" in made.manifest.files
+
+
+def test_a_manifest_from_before_there_were_exemplars_still_opens(folder: Path) -> None:
+    sealed(folder, prompt=Prompt(template="look : {question}"))
+    old = {"template": "look : {question}", "hint_field": "", "hints": {}}
+    edit(folder, lambda body: body.update(prompt=old))
+    assert open_bundle(folder).manifest.prompt == Prompt(template="look : {question}")

@@ -13,11 +13,11 @@ from PIL import Image
 from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Request
 from hardware_profiles.runtimes import Question, capabilities, find
-from hardware_profiles.runtimes.images import Fit, fitted, normalised
 from hardware_profiles.runtimes.openvino import device_properties, sections
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine
 from hardware_profiles.runtimes.torch import check_loading
 from spaces.errors import BadInput
+from spaces.fitting import Fit, fitted, normalised
 from spaces.images import read_image
 from spaces.prompting import render
 
@@ -178,6 +178,9 @@ def test_doubtful_drafts_are_answered_as_pinned(monkeypatch: pytest.MonkeyPatch)
             self.shift = {"f32": 0.0, "bf16": 0.1}[pins["INFERENCE_PRECISION_HINT"]]
             self.asked = 0
 
+        def retrieved(self, questions: list[Question]) -> list[Question]:
+            return questions
+
         def answer_many(self, questions: list[Question]) -> tuple[list[Answer], list[float]]:
             self.asked += len(questions)
             numbers = [int(question.id) for question in questions]
@@ -258,7 +261,7 @@ def test_torch_never_trusts_code_of_a_checkpoint(sealed: Sealed, monkeypatch: py
 def test_the_last_position_is_all_that_the_head_needs(tiny_openvino: Path) -> None:
     import openvino as ov
 
-    from hardware_profiles.runtimes.openvino_batch import keep_last_position
+    from hardware_profiles.runtimes.openvino_graphs import keep_last_position
 
     core = ov.Core()
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """Fitting an image to a model's input, so that every runtime sees the same pixels. NumPy and Pillow only."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,14 @@ def normalised(images: list[Pixels], fit: Fit) -> npt.NDArray[np.float32]:
     shift = np.asarray(fit.mean, np.float32) / np.asarray(fit.std, np.float32)
     values_BHWC = np.stack(images).astype(np.float32) * factor - shift
     return np.ascontiguousarray(values_BHWC.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def settled(image_HWC: Pixels, fit: Fit) -> Pixels:
+    """The image resized as `fitted` does, and cropped too where fitting what is left would not resize it again.
+
+    ``fitted`` of what comes out is ``fitted`` of the image: it can stand for it at the size of the model's input.
+    """
+    uncropped = fitted(image_HWC, replace(fit, crop=None))
+    cropped = fitted(image_HWC, fit)
+    same = fitted(cropped, fit)
+    return cropped if same.shape == cropped.shape and np.array_equal(same, cropped) else uncropped
