@@ -20,7 +20,8 @@ from hardware_profiles.messages import Answered, Job
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find
 from hardware_profiles.runtimes.openvino_shots import FewShotSession
-from search.evaluate import requests, score, timed_items
+from search.evaluate import timed_items
+from search.scoring import requests, score
 from spaces.axes import Value
 from spaces.sample import Sample
 from workbench import FAMILY, Workbench, workbench
@@ -65,7 +66,7 @@ def main() -> None:
 def _scores(bench: Workbench, bundle: Path, samples: Sequence[Sample]) -> list[float]:
     result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
     assert isinstance(result, Answered)
-    return [answer.score for answer in score(result, samples, bench.task.metric)]
+    return [answer.score for answer in score(result, samples, bench.task)]
 
 
 def _compared(scores: Mapping[str, Sequence[float]], rows: Sequence[int]) -> dict[str, Any]:

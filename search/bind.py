@@ -8,7 +8,6 @@ from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.store import Entry, Store
 from objectives.task import Task
 from objectives.trial import StageCost
-from search.exemplars import exemplar_field
 from spaces.axes.prompt import bound_prompt
 from spaces.candidate import Candidate
 from spaces.errors import StageFailed
@@ -39,7 +38,7 @@ def bind(
     bundle = seal(
         draft,
         runtime=str(runtime["name"]),
-        prompt=bound_prompt(choice["prompt"], task.hint_field, task.hints, exemplar_field(task)),
+        prompt=bound_prompt(choice["prompt"], task.hint_field, task.hints, task.exemplar_field),
         max_new_tokens=task.max_new_tokens,
         execution=Execution(
             threads=int(runtime["threads"]),

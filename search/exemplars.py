@@ -16,16 +16,6 @@ from spaces.space import Space
 _JUDGES = ("search", "holdout")
 
 
-def exemplar_field(task: Task) -> str:
-    """The field whose value a question's exemplars share; empty for none."""
-    return str(getattr(task, "exemplar_field", task.hint_field))
-
-
-def exemplar_split(task: Task) -> str:
-    """The split whose rows may be shown."""
-    return str(getattr(task, "exemplar_split", "train"))
-
-
 def most_exemplars(space: Space) -> int:
     """The greatest number of exemplars that a candidate of the space shows."""
     return max((int(value) for value in values(space, "prompt.exemplars")), default=0)
@@ -38,10 +28,10 @@ def exemplar_pool(space: Space, task: Task, splits: Mapping[str, Sequence[Sample
     """
     if not most_exemplars(space):
         return {}
-    field = exemplar_field(task)
+    field = task.exemplar_field
     taken: dict[str, int] = {}
     rows = []
-    for sample in splits[exemplar_split(task)]:
+    for sample in splits[task.exemplar_split]:
         if field and field not in sample.fields:
             continue
         group = sample.fields[field] if field else ""
@@ -68,7 +58,7 @@ def refuse_missing_exemplars(
         BadInput: naming the file, and the field or the row: there is no such split, it is one that judges, an answer
             holds the text that stands for an image, or a value of the field has too few rows.
     """
-    most, split, field = most_exemplars(space), exemplar_split(task), exemplar_field(task)
+    most, split, field = most_exemplars(space), task.exemplar_split, task.exemplar_field
     if not most:
         return
     if split in _JUDGES:

@@ -37,7 +37,7 @@ from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator
 from search.executors import Builder
-from search.exemplars import exemplar_pool, exemplar_split, most_exemplars, pool_digests, refuse_missing_exemplars
+from search.exemplars import exemplar_pool, most_exemplars, pool_digests, refuse_missing_exemplars
 from search.gate import Gate
 from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
@@ -84,8 +84,8 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
-    if most_exemplars(space) and exemplar_split(task) in task.splits and exemplar_split(task) not in needed:
-        needed.append(exemplar_split(task))
+    if most_exemplars(space) and task.exemplar_split in task.splits and task.exemplar_split not in needed:
+        needed.append(task.exemplar_split)
     splits = read_splits(task, needed)
     refuse_missing_splits(space, splits, config.task)
     refuse_image_tokens(space, task, splits)

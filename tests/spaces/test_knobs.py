@@ -51,7 +51,7 @@ def spaces(draw: st.DrawFn) -> Settings:
     domains: dict[str, Domain] = {}
     listed: dict[str, Any] = {}
     for index, name in enumerate(KNOBS):
-        others = st.dictionaries(st.sampled_from(KNOBS[:index]), some_values, max_size=2 if index else 0)
+        others = st.dictionaries(st.sampled_from(KNOBS[: index or 1]), some_values, max_size=2 if index else 0)
         domains[name] = Domain(
             kind="int",
             default=draw(st.sampled_from(VALUES)),
@@ -66,7 +66,8 @@ def spaces(draw: st.DrawFn) -> Settings:
         if is_listed:
             entry: dict[str, Any] = {"choices": list(draw(some_values))}
             named = [other for other in KNOBS[:index] if other in listed]
-            if named and draw(st.booleans()):
+            conditional = draw(st.booleans())
+            if named and conditional:
                 other = draw(st.sampled_from(named))
                 entry["when"] = {f"made.{other}": listed[other]["choices"][:1]}
             listed[name] = entry

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardware_profiles.runtimes.images import Fit, fitted, normalised
 from spaces.axes.chat import TextForm
 from spaces.axes.layout import Layout
 from spaces.axes.model import AXIS, check_model_folder
@@ -19,6 +18,7 @@ from spaces.axes.side_files import (
     canonical_processor,
 )
 from spaces.errors import BadInput, StageFailed
+from spaces.fitting import Fit, fitted, normalised
 
 FORM = TextForm(template="", end_id=2, pad="<pad>", pad_id=0, padded=True)
 CLIP = {"image_processor_type": "CLIPImageProcessor"}
