@@ -65,7 +65,8 @@ def spaces(draw: st.DrawFn) -> Settings:
         if draw(st.booleans()):
             entry: dict[str, Any] = {"choices": list(draw(some_values))}
             named = [other for other in KNOBS[:index] if other in listed]
-            if named and draw(st.booleans()):
+            conditional = draw(st.booleans())
+            if named and conditional:
                 other = draw(st.sampled_from(named))
                 entry["when"] = {f"made.{other}": listed[other]["choices"][:1]}
             listed[name] = entry
