@@ -134,7 +134,7 @@ def test_a_line_torn_in_the_middle_is_survived(tmp_path: Path, space: Space) -> 
     assert reopened.ask() is not None
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     keep=st.lists(st.sampled_from([1.0, 0.5, 0.25]), min_size=1, unique=True),
     weights=st.lists(st.sampled_from(["fp16", "int8", "int4"]), min_size=1, unique=True),
