@@ -51,7 +51,7 @@ def spaces(draw: st.DrawFn) -> Settings:
     domains: dict[str, Domain] = {}
     listed: dict[str, Any] = {}
     for index, name in enumerate(KNOBS):
-        others = st.dictionaries(st.sampled_from(KNOBS[:index]), some_values, max_size=2 if index else 0)
+        others = st.dictionaries(st.sampled_from(KNOBS[: index or 1]), some_values, max_size=2 if index else 0)
         domains[name] = Domain(
             kind="int",
             default=draw(st.sampled_from(VALUES)),
