@@ -12,7 +12,8 @@ import statistics
 
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Job, Measurement
-from search.evaluate import TIMED_ITEMS, requests
+from search.evaluate import TIMED_ITEMS
+from search.scoring import requests
 from spaces.axes import Value
 from workbench import FAMILY, workbench
 

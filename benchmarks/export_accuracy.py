@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job
-from search.evaluate import requests, score
+from search.scoring import requests, score
 from workbench import FAMILY, Workbench, workbench
 
 
@@ -17,7 +17,7 @@ def answers(bench: Workbench, model: Path, runtime: str) -> tuple[list[str], lis
     samples = bench.splits["holdout"]
     result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
     assert isinstance(result, Answered)
-    scored = score(result, samples, bench.task.metric)
+    scored = score(result, samples, bench.task)
     return [answer.answer for answer in scored], [answer.score for answer in scored]
 
 

@@ -13,11 +13,13 @@ from threading import Event
 
 from hardware_profiles.profile import local
 from hardware_profiles.store import Store
+from objectives.registry import OBJECTIVES
 from objectives.run import RunFolder
 from search.build import StageTree
 from search.evaluate import Evaluator
 from search.executors import Builder
 from search.gate import Gate
+from search.scoring import Scorer
 from search.study import Asked
 from spaces.axes import Value
 from workbench import FAMILY, Workbench
@@ -32,7 +34,7 @@ FULL: dict[str, Value] = {
     "visual_tokens.method": "norm",
     "quantization.weights": "int4",
     "quantization.group_size": 64,
-    "quantization.calibrated": True,
+    "quantization.method": "awq_scale_estimation",
     "prompt.template": "{question}",
     "prompt.hint": False,
 }
@@ -60,12 +62,14 @@ def main() -> None:
             evaluator = Evaluator(
                 run=RunFolder.open(run) if run.exists() else RunFolder.create(run, {}),
                 space=space,
-                task=bench.task,
-                items=bench.splits["search"][: chosen.items],
+                scorer=Scorer(bench.task, bench.splits["search"][: chosen.items], None, seed=0),
                 tree=StageTree(space, bench.splits, digests, bench.task.max_new_tokens, seed=0),
                 store=Store(Path(folder) / "store"),
                 gate=Gate(),
+                objectives=("accuracy", "latency_p50_ms"),
+                known=OBJECTIVES,
                 limits={},
+                racing=False,
                 stop=stop,
                 device=local(),
             )

@@ -11,10 +11,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from hardware_profiles.agent import probes
 from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Measurement, Timing, encode
@@ -27,21 +27,29 @@ NOISY_CV = 0.10
 _TICK_S = 0.1
 _STDERR_TAIL = 600
 
+Enough: TypeAlias = Callable[[Sequence[Answer]], bool]
+"""Is handed the answers that came since its last call; whether the job may end with those that it has."""
+
 
 class Cancelled(Exception):
     """The caller's ``cancel`` event was set; the runner is gone."""
 
 
 def run_job(
-    job: Job, *, cancel: threading.Event | None = None, command: Sequence[str] = RUNNER
+    job: Job,
+    *,
+    cancel: threading.Event | None = None,
+    enough: Enough | None = None,
+    command: Sequence[str] = RUNNER,
 ) -> Answered | Measurement:
     """Run a job in a fresh process group and wait for its result. May be called from any thread.
 
-    ``cancel`` is set from another thread to stop the job; ``command`` is what is started as the runner.
+    ``cancel`` is set from another thread to stop the job; ``enough`` may end an ``answer`` job early, whose result then
+    has the answers up to there; ``command`` is what is started as the runner.
 
     Raises:
-        JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase that fell silent),
-            ``INVALID_INPUT``.
+        JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase that fell silent, or
+            the total), ``INVALID_INPUT``.
         Cancelled: after ``cancel`` was set.
     """
     kills = probes.oom_kills()
@@ -58,8 +66,8 @@ def run_job(
         )
         assert runner.stdout is not None
         try:
-            heard = _listen(runner.stdout.fileno(), job, cancel or threading.Event())
-            if heard.last not in ("done", "fault"):
+            heard = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough)
+            if not heard.ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     runner.wait(GONE_S)
         finally:
@@ -67,7 +75,7 @@ def run_job(
             runner.stdout.close()
         if heard.last == "fault":
             raise JobFailed(heard.end["fault"], heard.end["reason"])
-        if heard.last != "done":
+        if not heard.ended:
             raise _death(runner.returncode, printed, kills)
     return heard.answered() if job.kind == "answer" else heard.measurement()
 
@@ -96,31 +104,43 @@ class _Heard:
 
     def __init__(self) -> None:
         self.last = ""
+        self.cut_short = False
         self.end: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
         self._properties: dict[str, str] = {}
         self._answers: list[Answer] = []
         self._timings: list[Timing] = []
+        self._work_began = 0.0
 
-    def take(self, event: Mapping[str, Any]) -> None:
+    @property
+    def ended(self) -> bool:
+        return self.cut_short or self.last in ("done", "fault")
+
+    def take(self, event: Mapping[str, Any]) -> Sequence[Answer]:
+        """Take an event in; the answers that came with it."""
         self.last = event["event"]
         if self.last == "answers":
-            self._answers += [Answer(**answer) for answer in event["answers"]]
-        elif self.last == "timing":
+            came = [Answer(**answer) for answer in event["answers"]]
+            self._answers += came
+            return came
+        if self.last == "timing":
             timing = dict(event["timing"])
             self._timings.append(Timing(token_ms=tuple(timing.pop("token_ms")), **timing))
         else:
             self._properties |= event.get("properties", {})
             self._facts |= event
+        if event.get("phase") == "work":
+            self._work_began = time.monotonic()
         if self.last in ("done", "fault"):
             self.end = dict(event)
+        return ()
 
     def answered(self) -> Answered:
         return Answered(
             answers=tuple(self._answers),
             load_s=self._facts["load_s"],
-            work_s=self._facts["work_s"],
-            memory_peak_bytes=self._facts["memory_peak_bytes"],
+            work_s=self._facts.get("work_s", time.monotonic() - self._work_began),
+            memory_peak_bytes=self._facts.get("memory_peak_bytes"),
             properties=self._properties,
         )
 
@@ -157,15 +177,18 @@ def scatter(timings: Sequence[Timing]) -> float:
     return float((squares / free) ** 0.5)
 
 
-def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
-    """Read events until the last one or the end of the stream; each one restarts the deadline of its phase."""
+def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None) -> _Heard:
+    """Read events until the last one, enough of them, or the end of the stream; each restarts its phase's deadline."""
     heard, rest, phase = _Heard(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
+    last = time.monotonic() + job.total_s
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
-        while heard.last not in ("done", "fault"):
+        while not heard.ended:
             if cancel.is_set():
                 raise Cancelled(f"the job on {job.bundle} was cancelled")
+            if time.monotonic() > last:
+                raise JobFailed("TIMEOUT", f"{phase} went on, but the job had taken {job.total_s:g} s in all")
             if time.monotonic() > limit:
                 raise JobFailed("TIMEOUT", f"nothing was heard of {phase} for {job.deadline_s[phase]:g} s")
             if not selector.select(min(_TICK_S, max(limit - time.monotonic(), 0.001))):
@@ -178,7 +201,8 @@ def _listen(handle: int, job: Job, cancel: threading.Event) -> _Heard:
                 raise JobFailed("CRASH", f"the runner sent a line longer than {LINE_BYTES} bytes")
             for line in lines:
                 event = _decode(line)
-                heard.take(event)
+                came = heard.take(event)
+                heard.cut_short = bool(came and enough and enough(came)) or heard.cut_short
                 if event["event"] == "phase":
                     phase = event["phase"]
                 limit = time.monotonic() + job.deadline_s[phase]

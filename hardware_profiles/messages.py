@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 LINE_BYTES = 1 << 20  # of one message, at most
+MOST_UNTIMED = 64  # answers that a runner gives before its work: the check of batches, or the warm-up
 Fault: TypeAlias = Literal["OOM", "CRASH", "TIMEOUT", "INVALID_INPUT", "INVALID_NOISE"]
 
 
@@ -30,6 +31,7 @@ class Job:
         min_answers: ``measure``: least number of timed answers (11 is the least n for a p50, see docs/measurement).
         deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
             speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
+        answer_s: seconds that an answer may take on average, so that a runner which speaks without end is killed too.
     """
 
     kind: Literal["answer", "measure"]
@@ -37,6 +39,14 @@ class Job:
     requests: tuple[Request, ...]
     min_answers: int = 11
     deadline_s: Mapping[str, float] = field(default_factory=lambda: {"load": 600.0, "warmup": 120.0, "work": 300.0})
+    answer_s: float = 30.0
+
+    @property
+    def total_s(self) -> float:
+        """Seconds after which the runner is killed whatever it says: each phase's silence once, and every answer."""
+        return sum(self.deadline_s.values()) + self.answer_s * (
+            MOST_UNTIMED + max(self.min_answers, len(self.requests))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +83,17 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """The result of an ``answer`` job. ``work_s`` is the wall time of answering alone."""
+    """The result of an ``answer`` job.
+
+    Attributes:
+        work_s: wall time of answering alone.
+        memory_peak_bytes: null where the caller had heard enough before all was answered.
+    """
 
     answers: tuple[Answer, ...]
     load_s: float
     work_s: float
-    memory_peak_bytes: int
+    memory_peak_bytes: int | None
     properties: Mapping[str, str]
 
 

@@ -42,12 +42,12 @@ def accuracy(scores: Sequence[float]) -> Figure:
 def accuracy_slices(
     samples: Sequence[Sample], scores: Sequence[float], fields: Sequence[str]
 ) -> dict[str, dict[str, Figure]]:
-    """Accuracy by each of ``fields`` and its values, sorted; a sample without a field counts under the empty value."""
+    """Accuracy by each of ``fields`` and its values (:meth:`spaces.sample.Sample.value`), sorted."""
     slices: dict[str, dict[str, Figure]] = {}
     for field in fields:
         groups: defaultdict[str, list[float]] = defaultdict(list)
         for sample, score in zip(samples, scores, strict=True):
-            groups[sample.fields.get(field, "")].append(score)
+            groups[sample.value(field)].append(score)
         slices[field] = {value: accuracy(groups[value]) for value in sorted(groups)}
     return slices
 

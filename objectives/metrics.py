@@ -1,44 +1,60 @@
 """How one answer is scored against its references, and the baseline that never looks at an image."""
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
+from objectives.anls import anls
+from objectives.normal import normalise
+from objectives.numbers import first_number, numeric
+from objectives.vqa import vqa_soft
 from spaces.sample import Sample
-
-Metric: TypeAlias = Callable[[str, Sample], float]
-
-_ARTICLES = frozenset({"a", "an", "the"})
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_APOSTROPHES = re.compile(r"['’`]")
-_PUNCTUATION = re.compile(r"[^\w\s%]|_")
-
-
-def normalise(text: str) -> str:
-    """The form in which answers are compared.
-
-    In order: Unicode NFKC and case folding; apostrophes and thousands commas go (``don't`` is ``dont``, ``1,000`` is
-    ``1000``); all other punctuation becomes a space, except ``%``, a decimal point between digits and a minus sign
-    before a number; symbols such as ``+`` or the euro's and the marks of scripts stay; the words a, an and the go,
-    unless nothing else is left (the answer "A" of a multiple choice); runs of spaces become one. An answer of
-    punctuation alone stays as it is. After the answer normalisation of SQuAD's evaluate-v1.1.py (Rajpurkar et al. 2016)
-    and of VQA's evaluation (Antol et al. 2015), with numbers and single letters kept.
-    """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = _THOUSANDS.sub("", _APOSTROPHES.sub("", text))
-    words = _PUNCTUATION.sub(_keep_in_numbers, text).split()
-    return " ".join([word for word in words if word not in _ARTICLES] or words or text.split())
 
 
 def exact(answer: str, sample: Sample) -> float:
-    """1.0 where the answer equals one of the references after :func:`normalise`, else 0.0."""
+    """1.0 where the answer equals one of the references after :func:`objectives.normal.normalise`, else 0.0."""
     given = normalise(answer)
     return float(any(given == normalise(reference) for reference in sample.answers))
 
 
-METRICS: Mapping[str, Metric] = {"exact": exact}
+def contains(answer: str, sample: Sample) -> float:
+    """1.0 where one of the references stands in the answer as whole words, both normalised, else 0.0."""
+    given = f" {normalise(answer)} "
+    return float(any(f" {normalise(reference)} " in given for reference in sample.answers))
+
+
+METRICS: Mapping[str, Callable[..., float]] = {
+    "exact": exact,
+    "contains": contains,
+    "numeric": numeric,
+    "vqa_soft": vqa_soft,
+    "anls": anls,
+}
+"""By name: an answer and its sample, and the metric's settings as keywords, to a score in [0, 1]."""
+
+SETTINGS: Mapping[str, tuple[str, ...]] = {"numeric": ("tolerance", "relative")}
+"""The settings of the metrics that have any."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A name in ``METRICS`` with its settings; called with an answer and its sample it gives a score in [0, 1]."""
+
+    name: str
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, answer: str, sample: Sample) -> float:
+        return METRICS[self.name](answer, sample, **self.settings)
+
+    def takes(self, sample: Sample) -> bool:
+        """Whether a sample can be scored: ``numeric`` needs a number in a reference."""
+        return self.name != "numeric" or any(first_number(text) is not None for text in sample.answers)
+
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """The metric as a task file writes it: its name, or a mapping of name and settings."""
+        return {"name": self.name, **self.settings} if self.settings else self.name
 
 
 def commonest_answers(seen: Sequence[Sample], asked: Sequence[Sample], field: str = "") -> tuple[str, ...]:
@@ -63,19 +79,6 @@ def commonest_answers(seen: Sequence[Sample], asked: Sequence[Sample], field: st
     fallback = _commonest(overall)
     best = {name: _commonest(counts) for name, counts in groups.items() if counts.total() > 1}
     return tuple(best.get(_group(sample, field), fallback) for sample in asked)
-
-
-def _keep_in_numbers(match: re.Match[str]) -> str:
-    kept = unicodedata.category(match.group())[0] in "SM" or _in_number(match)
-    return match.group() if kept else " "
-
-
-def _in_number(match: re.Match[str]) -> bool:
-    after = match.string[match.end() : match.end() + 2]
-    before = match.string[match.start() - 1 : match.start()] if match.start() else ""
-    if match.group() == ".":
-        return before.isdigit() and after[:1].isdigit()
-    return match.group() == "-" and not before.isalnum() and after.lstrip(".")[:1].isdigit()
 
 
 def _group(sample: Sample, field: str) -> str:

@@ -1,21 +1,19 @@
 """A task: its YAML file and its evaluation sets, checked in full before any work starts."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from objectives.metrics import METRICS
-from spaces.canonical import canonical_json, digest, file_digest
+from objectives.cost_matrix import Costs
+from objectives.metrics import Metric
+from objectives.rows import sample_of
+from objectives.sets import rows_of
+from objectives.task_file import JUDGED, CostsForm, read_task_file
+from spaces.canonical import digest, file_digest
 from spaces.errors import BadInput
 from spaces.images import read_image
-from spaces.reader import load_yaml, refuse_unknown
+from spaces.reader import refuse_unknown
 from spaces.sample import Sample
-
-SCHEMA = "vlmfront.task/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,45 +22,37 @@ class Task:
 
     Attributes:
         path: the task file.
-        metric: a name in :data:`objectives.metrics.METRICS`.
-        slices: fields of a row by whose values accuracy is given apart.
-        splits: split -> its JSONL file.
+        metric: how one answer is scored.
+        slices: fields of a row by whose values accuracy is given apart; ``answer`` is the first reference.
+        splits: split -> its JSONL or CSV file, or the folder of a saved Hugging Face dataset.
         max_new_tokens: longest answer, in tokens.
         hint_field, hints: as in :class:`spaces.prompting.Prompt`.
+        columns: what a row holds (id, image, question, answer, answers) -> the set's column, where the names differ.
+        question: the question of every row, where the sets have none.
+        unknown: answers that count as abstention.
+        costs: what wrong answers cost, where the task says so.
+        exemplar_split: the split that a prompt's exemplars are taken from.
+        exemplar_field: exemplars share the value of this field with the question; empty for any row.
     """
 
     path: Path
     name: str
-    metric: str
+    metric: Metric
     slices: tuple[str, ...]
     splits: Mapping[str, Path]
     max_new_tokens: int
     hint_field: str = ""
     hints: Mapping[str, str]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    question: str = ""
+    unknown: tuple[str, ...] = ("unknown",)
+    costs: Costs | None = None
+    exemplar_split: str = "train"
+    exemplar_field: str = ""
 
-
-class _Hints(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    field: str = Field(min_length=1)
-    values: dict[str, str] = Field(min_length=1)
-
-
-class _TaskFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    schema_: Literal["vlmfront.task/1"] = Field(alias="schema")
-    name: str = Field(min_length=1, max_length=80)
-    metric: str
-    slices: list[str] = []
-    splits: dict[str, str] = Field(min_length=1)
-    max_new_tokens: int = Field(default=16, ge=1, le=4096)
-    hints: _Hints | None = None
-
-    @field_validator("metric")
-    @classmethod
-    def _known(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"{metric!r} is no metric; there are {', '.join(sorted(METRICS))}")
-        return metric
+    def score(self, answer: str, sample: Sample) -> float:
+        """How right an answer is by the task's metric, in [0, 1]."""
+        return self.metric(answer, sample)
 
 
 def load_task(path: Path) -> Task:
@@ -71,55 +61,48 @@ def load_task(path: Path) -> Task:
     Raises:
         BadInput: one sentence that names the file and the field, and the nearest name for an unknown one.
     """
-    document = load_yaml(path, SCHEMA)
-    refuse_unknown(document, [field.alias or name for name, field in _TaskFile.model_fields.items()], str(path))
-    if isinstance(document.get("hints"), dict):
-        refuse_unknown(document["hints"], _Hints.model_fields, f"{path}: hints")
-    try:
-        file = _TaskFile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{path}: {field}: {reason[:1].lower()}{reason[1:]}.") from None
+    form = read_task_file(path)
+    hint_field = form.hints.field if form.hints else ""
     return Task(
         path=path,
-        name=file.name,
-        metric=file.metric,
-        slices=tuple(file.slices),
-        splits={name: path.parent / file for name, file in file.splits.items()},
-        max_new_tokens=file.max_new_tokens,
-        hint_field=file.hints.field if file.hints else "",
-        hints=file.hints.values if file.hints else {},
+        name=form.name,
+        metric=Metric(form.metric.name, form.metric.settings),
+        slices=tuple(form.slices),
+        splits={name: path.parent / place for name, place in form.splits.items()},
+        max_new_tokens=form.max_new_tokens,
+        hint_field=hint_field,
+        hints=form.hints.values if form.hints else {},
+        columns=form.columns.model_dump(exclude_none=True),
+        question=form.question or "",
+        unknown=tuple(form.unknown),
+        costs=_costs(form.costs) if form.costs else None,
+        exemplar_split=form.exemplars.split,
+        exemplar_field=form.exemplars.field or hint_field,
     )
 
 
-def task_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of task files."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA}
-    return head | _TaskFile.model_json_schema(by_alias=True)
-
-
 def read_split(task: Task, split: str) -> tuple[Sample, ...]:
-    """All rows of one split, in file order. Every image is decoded in full, once.
+    """All rows of one split, in order. Every image is decoded in full, once.
 
     Raises:
-        BadInput: one sentence that names the file and the line: no such split or file, no rows, a line that is not a
-            JSON object, a field that is missing or of the wrong kind, an id twice, an image that is missing, damaged,
-            too large or no image.
+        BadInput: one sentence that names the file and the line: no such split or set, no rows, a row that cannot be
+            read, a field that is missing or of the wrong kind, an id twice, a reference that the metric or the costs
+            cannot use, an image that is missing, damaged, too large or no image; a field that the task tells rows
+            apart by and that no row has.
     """
     if split not in task.splits:
         refuse_unknown({split: None}, task.splits, f"{task.path}: splits")
     path = task.splits[split]
     samples: list[Sample] = []
-    first_seen: dict[str, int] = {}
+    first_seen: dict[str, str] = {}
     checked: set[Path] = set()
-    for line, row in _rows(path):
-        where = f"{path}, line {line}"
-        sample = _sample(row, path.parent, where)
+    for number, (place, row) in enumerate(rows_of(path, task.columns), start=1):
+        where = f"{path}, {place}"
+        sample = sample_of(row, task.columns, task.question, path, f"{split}-{number}", where)
+        _refuse_useless(task, sample, where)
         if sample.id in first_seen:
-            raise BadInput(f"{where}: id {sample.id!r} stands on line {first_seen[sample.id]} already; make it unique.")
-        first_seen[sample.id] = line
+            raise BadInput(f"{where}: id {sample.id!r} stands on {first_seen[sample.id]} already; make it unique.")
+        first_seen[sample.id] = place
         if sample.image not in checked:
             try:
                 read_image(sample.image)
@@ -128,7 +111,8 @@ def read_split(task: Task, split: str) -> tuple[Sample, ...]:
             checked.add(sample.image)
         samples.append(sample)
     if not samples:
-        raise BadInput(f"{path}: the {split} split is empty; write one JSON object a line.")
+        raise BadInput(f"{path}: the {split} split is empty; it needs at least one row.")
+    _refuse_unknown_fields(task, split, samples)
     return tuple(samples)
 
 
@@ -137,18 +121,20 @@ def read_splits(task: Task, splits: Sequence[str]) -> dict[str, tuple[Sample, ..
 
     Raises:
         BadInput: as there, and for an id that two of the splits share: what a choice was made on must not judge it.
+            Rows that their set gives no id are told apart by image and question.
     """
     sets: dict[str, tuple[Sample, ...]] = {}
-    owner: dict[str, str] = {}
+    owner: dict[tuple[str, ...], str] = {}
     for split in splits:
         sets[split] = read_split(task, split)
-        for sample in sets[split]:
-            if sample.id in owner:
+        for number, sample in enumerate(sets[split], start=1):
+            unnamed = sample.id == f"{split}-{number}"
+            key = (str(sample.image.resolve()), sample.question) if unnamed else (sample.id,)
+            if owner.setdefault(key, split) != split:
+                what = f"the row {sample.id!r} (its image and question)" if unnamed else f"id {sample.id!r}"
                 raise BadInput(
-                    f"{task.splits[split]}: id {sample.id!r} is also in the {owner[sample.id]} split; "
-                    "splits must not share rows."
+                    f"{task.splits[split]}: {what} is also in the {owner[key]} split; splits must not share rows."
                 )
-            owner[sample.id] = split
     return sets
 
 
@@ -164,53 +150,36 @@ def split_digest(samples: Sequence[Sample]) -> str:
     return digest(rows)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open("rb") as stream:
-            for line, text in enumerate(stream, start=1):
-                if text.strip():
-                    yield line, _object(text, f"{path}, line {line}")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.") from None
-    except OSError as error:
-        raise BadInput(f"{path}: the evaluation set cannot be read ({error.strerror}).") from None
-
-
-def _object(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadInput(f"{where}: this is not JSON; write one object a line.") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{where}: a JSON object is expected, with id, image, question and answer.")
-    return row
-
-
-def _sample(row: dict[str, Any], folder: Path, where: str) -> Sample:
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise BadInput(f"{where}: half a character (a lone surrogate) is no text; write it whole.") from None
-    for name in ("id", "image", "question"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise BadInput(f"{where}: the field {name!r} is missing, empty or no text.")
-    if ("answer" in row) == ("answers" in row):
-        raise BadInput(f"{where}: give either 'answer', a text, or 'answers', a list of texts.")
-    answers = [row["answer"]] if "answer" in row else row["answers"]
-    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
-        raise BadInput(f"{where}: an answer is a text that is not empty; numbers go in quotes.")
-    used = {"id", "image", "question", "answer", "answers"}
-    return Sample(
-        id=row["id"],
-        image=folder / row["image"],
-        question=row["question"],
-        answers=tuple(answers),
-        fields={name: _as_text(value, f"{where}: {name}") for name, value in row.items() if name not in used},
+def _costs(form: CostsForm) -> Costs:
+    other = [max(row) if form.other is None else form.other for row in form.matrix]
+    return Costs(
+        classes=tuple(form.classes),
+        matrix=tuple(tuple(row) for row in form.matrix),
+        other=tuple(other),
+        unknown=tuple(other) if form.unknown is None else (form.unknown,) * len(other),
+        where={field: tuple(values) for field, values in form.where.items()},
     )
 
 
-def _as_text(value: Any, where: str) -> str:
-    try:
-        return value if isinstance(value, str) else canonical_json(value)
-    except ValueError:
-        raise BadInput(f"{where}: NaN and infinities are no values.") from None
+def _refuse_useless(task: Task, sample: Sample, where: str) -> None:
+    if not task.metric.takes(sample):
+        raise BadInput(
+            f"{where}: the metric {task.metric.name} cannot use the answer {sample.answers[0]!r}; correct it."
+        )
+    costs = task.costs
+    if costs and costs.judged(sample) and costs.class_of(sample.answers[0]) is None:
+        raise BadInput(
+            f"{where}: the answer {sample.answers[0]!r} is none of the classes of costs in {task.path} "
+            f"({', '.join(costs.classes)}); correct it, or narrow costs.where."
+        )
+
+
+def _refuse_unknown_fields(task: Task, split: str, samples: Iterable[Sample]) -> None:
+    wanted = (
+        {"slices": task.slices, "costs.where": tuple(task.costs.where) if task.costs else ()} if split in JUDGED else {}
+    )
+    if split == task.exemplar_split and task.exemplar_field != task.hint_field:
+        wanted["exemplars.field"] = (task.exemplar_field,)
+    known = {"answer"}.union(*(sample.fields for sample in samples))
+    for name, fields in wanted.items():
+        refuse_unknown(dict.fromkeys(fields), known, f"{task.path}: {name} (fields of {task.splits[split]})")

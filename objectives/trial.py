@@ -35,11 +35,12 @@ class Trial:
 
     Attributes:
         candidate: knob -> value (``"quantization.weights": "int4"``), active knobs only.
-        figures: by name: ``accuracy``, ``latency_p50_ms``, ``ttft_p50_ms``, ``token_p50_ms``, ``memory_peak_mb``,
-            ``size_mb``, ``load_s``.
+        figures: by the name of their :class:`objectives.registry.Objective`; of a ``pruned`` trial those of the items
+            up to which it was scored.
         slices: accuracy by field, then by that field's value.
         violated: limits that the trial misses, one sentence each (state ``infeasible``).
-        seconds: wall time by phase: ``build``, ``score``, ``measure``, ``wait``.
+        confusion: where the task has costs, how often each class (outer keys) got each answer.
+        seconds: wall time by phase: ``build``, ``score``, ``measure``, ``reference`` (its unmodified model), ``wait``.
         scoring: how the answers came about, as the runtime says (in batches or one by one, drafts).
         labels: what a reader of the figures must know (a measurement's labels, ``provisional``).
         started, finished: seconds since the epoch.
@@ -52,6 +53,7 @@ class Trial:
     reason: str = ""
     figures: Mapping[str, Figure] = field(default_factory=dict)
     slices: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     violated: tuple[str, ...] = ()
     stages: tuple[StageCost, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

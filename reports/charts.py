@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from objectives.records import Baseline
+from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Trial
-from reports.front import OBJECTIVES, Front, Objective
+from reports.front import Front
 from reports.words import figure_of, halves, interval, model_names, model_path, with_unit
 
 COLOURS = 6

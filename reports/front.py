@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from objectives import pareto
 from objectives.accuracy import paired_difference
 from objectives.latency import between_processes
 from objectives.noise import noise_floor
+from objectives.registry import OBJECTIVES, Objective, described
 from objectives.run import RunFolder
 from objectives.trial import Figure, Trial
 from spaces.errors import BadInput
@@ -24,38 +25,6 @@ Scores: TypeAlias = Callable[[int], Mapping[str, float]]
 
 LEAST_JUDGED = 3
 """Least number of intervals that a noise floor is taken from, where there are that many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """A figure that trials are compared by.
-
-    Attributes:
-        name: the key in ``Trial.figures``.
-        label, unit: for readers; an accuracy has no unit.
-        direction: which way is better.
-        relative: compared by ratio (milliseconds, megabytes), not by difference (shares).
-    """
-
-    name: str
-    label: str
-    unit: str
-    direction: Literal["max", "min"]
-    relative: bool
-
-
-OBJECTIVES: Mapping[str, Objective] = {
-    objective.name: objective
-    for objective in (
-        Objective(name="accuracy", label="Accuracy", unit="", direction="max", relative=False),
-        Objective(name="latency_p50_ms", label="Latency p50", unit="ms", direction="min", relative=True),
-        Objective(name="ttft_p50_ms", label="TTFT p50", unit="ms", direction="min", relative=True),
-        Objective(name="token_p50_ms", label="Per token p50", unit="ms", direction="min", relative=True),
-        Objective(name="memory_peak_mb", label="Peak memory", unit="MB", direction="min", relative=True),
-        Objective(name="size_mb", label="Size", unit="MB", direction="min", relative=True),
-        Objective(name="load_s", label="Load time", unit="s", direction="min", relative=True),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +41,7 @@ class Front:
 
     Attributes:
         objectives: in the order given.
+        known: every figure that a trial of the run may have, by name.
         floors: the noise floor of each objective; a share of the value (0.05 is 5 %) where it is compared by ratio.
         members: from the best in the first objective to the worst.
         dominated: the other complete trials, by number.
@@ -79,6 +49,7 @@ class Front:
     """
 
     objectives: tuple[Objective, ...]
+    known: Mapping[str, Objective]
     floors: Mapping[str, float]
     members: tuple[Member, ...]
     dominated: tuple[Trial, ...]
@@ -95,6 +66,7 @@ def front(
     objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     floors: Mapping[str, float] | None = None,
     scores: Scores | None = None,
+    known: Mapping[str, Objective] = OBJECTIVES,
 ) -> Front:
     """The epsilon-Pareto front of the complete trials that have every objective measured.
 
@@ -103,34 +75,37 @@ def front(
     95 % intervals on the exact front (:func:`objectives.noise.noise_floor`), of all these trials while that front has
     fewer than ``LEAST_JUDGED`` members. With ``scores`` accuracy's comes from differences, as all trials answer the
     same items: the median half-width of the paired differences' 95 % intervals between neighbours in accuracy on the
-    exact front, where it has two members or more.
+    exact front, where it has two members or more. ``known``: the figures that there are.
 
     Raises:
         BadInput: for an objective that vlmfront does not know.
     """
-    chosen = objectives_by_name(objectives)
+    chosen = objectives_by_name(objectives, known)
     scored = sorted((trial for trial in trials if _is_scored(trial, chosen)), key=lambda trial: trial.number)
     if not scored:
-        return Front(objectives=chosen, floors=dict(floors or {}), members=(), dominated=(), probabilities={})
+        return Front(
+            objectives=chosen, known=known, floors=dict(floors or {}), members=(), dominated=(), probabilities={}
+        )
     values = as_values(scored, chosen)
     feasible = np.ones(len(scored), dtype=bool)
     exact = [trial for trial, on in zip(scored, pareto.nondominated(values, feasible), strict=True) if on]
     judged = exact if len(exact) >= LEAST_JUDGED else scored
-    known = {
+    noise = {
         objective.name: noise_floor((trial.figures[objective.name] for trial in judged), relative=objective.relative)
         for objective in chosen
     }
-    if scores is not None and "accuracy" in known and (differences := _neighbours(exact, scores)):
-        known["accuracy"] = noise_floor(differences, relative=False)
-    known |= {name: floor for name, floor in (floors or {}).items() if name in objectives}
-    epsilon = np.array([math.log1p(known[o.name]) if o.relative else known[o.name] for o in chosen])
+    if scores is not None and "accuracy" in noise and (differences := _neighbours(exact, scores)):
+        noise["accuracy"] = noise_floor(differences, relative=False)
+    noise |= {name: floor for name, floor in (floors or {}).items() if name in objectives}
+    epsilon = np.array([math.log1p(noise[o.name]) if o.relative else noise[o.name] for o in chosen])
     mask = pareto.nondominated(values, feasible, epsilon)
     low, high = _ends(scored, chosen)
     chance = pareto.membership(values, low, high, feasible)
     on_front = [(*values[index], scored[index].number, index) for index in np.flatnonzero(mask)]
     return Front(
         objectives=chosen,
-        floors=known,
+        known=known,
+        floors=noise,
         members=tuple(Member(trial=scored[index], probability=float(chance[index])) for *_, index in sorted(on_front)),
         dominated=tuple(trial for trial, on in zip(scored, mask, strict=True) if not on),
         probabilities={trial.number: float(p) for trial, p in zip(scored, chance, strict=True)},
@@ -157,14 +132,20 @@ def scores_of(run: RunFolder) -> Scores:
     return read
 
 
-def objectives_by_name(names: Sequence[str]) -> tuple[Objective, ...]:
+def front_of(run: RunFolder, trials: Sequence[Trial]) -> Front:
+    """The front of a run's trials, by the run's own objectives, noise floors and scores."""
+    names, known = objectives_of(run.settings), described(run.settings)
+    return front(trials, names, floors_of(run), scores_of(run), known)
+
+
+def objectives_by_name(names: Sequence[str], known: Mapping[str, Objective] = OBJECTIVES) -> tuple[Objective, ...]:
     """The objectives of these names.
 
     Raises:
         BadInput: for a name that vlmfront does not know, with the nearest one.
     """
-    refuse_unknown(dict.fromkeys(names), OBJECTIVES, "objectives")
-    return tuple(OBJECTIVES[name] for name in names)
+    refuse_unknown(dict.fromkeys(names), known, "objectives")
+    return tuple(known[name] for name in names)
 
 
 def as_values(trials: Sequence[Trial], objectives: Sequence[Objective]) -> pareto.Array:

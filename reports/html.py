@@ -11,13 +11,16 @@ from hardware_profiles.store import write_atomic
 from objectives import pareto
 from objectives.folders import refuse_read_only
 from objectives.records import Baseline, HoldoutUse
+from objectives.registry import Objective
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports import tables
 from reports.charts import NAMED_BASELINES, chart_axes, front_chart, model_order
-from reports.front import Front, Objective, as_values, floors_of, front, objectives_of, scores_of
+from reports.front import Front, as_values, front_of
 from reports.markup import Html, card, element, join
 from reports.method import method
+from reports.sections import Section, available, rendered
+from reports.stages import stage_totals, time_table
 from reports.words import MOST_PARTS, duration, figure_of, floor_in_words, number, with_unit
 from spaces.errors import BadInput
 
@@ -25,8 +28,10 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 _MOST_DETAILS = 1000
 
 
-def write_report(run: RunFolder) -> Path:
+def write_report(run: RunFolder, sections: Sequence[str] = ()) -> Path:
     """Write ``report.html`` into a run folder, finished or still being written, and give its path.
+
+    ``sections`` are references (``module:attr``) to sections that are added to those of installed plug-ins.
 
     Raises:
         BadInput: a file of the run is damaged, or the folder cannot be written to.
@@ -34,18 +39,18 @@ def write_report(run: RunFolder) -> Path:
     path = run.path / "report.html"
     try:
         refuse_read_only(run.path)
-        write_atomic(path, report_html(run))
+        write_atomic(path, report_html(run, available(sections)))
     except OSError as error:
         raise BadInput(f"{path}: the report cannot be written ({error.strerror or error}).") from None
     return path
 
 
-def report_html(run: RunFolder) -> str:
-    """The report as text. Everything that comes from the run is escaped."""
+def report_html(run: RunFolder, extra: Sequence[Section] = ()) -> str:
+    """The report as text, plug-ins' sections last. Everything that comes from the run is escaped."""
     from plotly.offline import get_plotlyjs
 
     trials = run.read_trials()
-    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
+    found = front_of(run, trials)
     baselines, uses = run.read_baselines(), run.holdout_uses()
     assets = files("reports") / "assets"
     head = element(
@@ -58,7 +63,7 @@ def report_html(run: RunFolder) -> str:
     )
     body = element(
         "body",
-        element("main", *_sections(run, trials, found, baselines, uses)),
+        element("main", *_sections(run, trials, found, baselines, uses), *(rendered(one, run) for one in extra)),
         _data("front-data", front_chart(found, baselines, _model_order(run, found)) if found.members else None),
         element("script", Html(get_plotlyjs())),
         element("script", Html((assets / "report.js").read_text(encoding="utf-8"))),
@@ -80,7 +85,7 @@ def _sections(
     shared = tables.shared_labels(complete)
     common = f" Holds for every trial: {'; '.join(shared)}." if shared else ""
     wide = {field: values for field, values in fields.items() if field not in columns}
-    sections = [_header(run, trials, found), _tiles(trials, found), _chart(trials, found, order)]
+    sections: list[Html | None] = [_header(run, trials, found), _tiles(trials, found), _chart(trials, found, order)]
     if found.members:
         sections.append(
             card(
@@ -92,13 +97,14 @@ def _sections(
         for field, values in wide.items():
             note = "Front members only. Point at a cell for its 95 % interval and number of items."
             sections.append(card(f"Accuracy by {field}", note, tables.slice_table(field, values, found.trials, order)))
+        sections.append(_confusion(found))
     if baselines or found.members:
         sections.append(_baselines(baselines, columns))
     sections += [
         _time(trials),
         _failures(trials),
         _all_trials(trials, found, order, columns, shared),
-        method(run, found, uses),
+        method(run, trials, found, uses),
     ]
     return [section for section in sections if section]
 
@@ -170,7 +176,7 @@ def _tiles(trials: Sequence[Trial], found: Front) -> Html | None:
     )
     used = time_used(trials)
     if used:
-        totals = tables.stage_totals(trials)
+        totals = stage_totals(trials)
         saved = sum(total.saved for total in totals)
         tiles.append(_tile("Time used", duration(used), f"{duration(saved)} saved by reuse"))
     return element("div", *tiles, class_="tiles")
@@ -218,8 +224,16 @@ def _baselines(baselines: Sequence[Baseline], columns: Mapping[str, Sequence[str
     return card("Baselines", note, *([tables.baselines_table(baselines, columns)] if baselines else []))
 
 
+def _confusion(found: Front) -> Html | None:
+    middle = found.trials[pareto.knee(as_values(found.trials, found.objectives))]
+    if not middle.confusion:
+        return None
+    note = f"Trial {middle.number}, the knee of the front: rows are the right answers, columns the ones given."
+    return card("What was taken for what", note, tables.confusion_table(middle.confusion))
+
+
 def _time(trials: Sequence[Trial]) -> Html | None:
-    totals = tables.stage_totals(trials)
+    totals = stage_totals(trials)
     if not totals:
         return None
     keys = join(
@@ -231,7 +245,7 @@ def _time(trials: Sequence[Trial]) -> Html | None:
         "beyond its stages: process start, imports, the artifact store, binding the bundle, a stage that failed. "
         "Not in here: baselines and the repeated measurements of the reference trial."
     )
-    return card("Where the time went", join(note, element("br"), keys), tables.time_table(totals))
+    return card("Where the time went", join(note, element("br"), keys), time_table(totals))
 
 
 def _failures(trials: Sequence[Trial]) -> Html | None:

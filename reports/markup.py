@@ -1,6 +1,7 @@
 """HTML elements with everything escaped that was not made here."""
 
 import html
+from collections.abc import Sequence
 
 
 class Html(str):
@@ -42,3 +43,16 @@ def card(title: str, note: str | Html | None, *content: Html) -> Html:
     return element(
         "section", element("h2", title), element("p", note, class_="note") if note else None, *content, class_="card"
     )
+
+
+def table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str, id_: str | None = None) -> Html:
+    """A table that scrolls where it is wider than the page; ``sortable`` is a class that the page's script knows."""
+    above = element("thead", element("tr", *heads))
+    return element("div", element("table", above, element("tbody", *rows), class_=class_, id_=id_), class_="wrap")
+
+
+def head(text: str, below: str = "", *, num: bool = True, sort: bool = True, title: str | None = None) -> Html:
+    """A column's head: ``below`` in small print; ``num`` for numbers; ``sort`` makes it a button that sorts."""
+    words = join(text, element("small", below) if below else None)
+    content = element("button", words, type_="button") if sort else words
+    return element("th", content, class_="num" if num else None, scope="col", title=title)

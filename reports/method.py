@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from objectives.records import HoldoutUse
 from objectives.run import RunFolder
+from objectives.trial import Trial
 from reports.front import Front
 from reports.markup import Html, card, element, join
 from reports.words import floor_in_words
@@ -29,12 +30,32 @@ Memory is the peak resident memory of the measuring process; a megabyte is 10⁶
 """.splitlines()
 
 
-def method(run: RunFolder, found: Front, uses: Sequence[HoldoutUse]) -> Html:
+_ASKED_FOR = {
+    "agreement": """\
+Agreement is how far a trial's answers are those of its own model as it comes (fp16, unpruned, untuned, all visual \
+tokens, the plain question): the task's score with that model's answer as the only right one.""",
+    "forgetting": """\
+Retention is accuracy on rows of another task, by that task's metric. Forgetting is what the model as it comes scores \
+there less what the trial scores; its interval is of paired differences.""",
+    "abstention": """\
+Abstention is the share of answers that say that the answer is not known.""",
+    "cost": """\
+Cost is the mean over the judged items of what the task's cost matrix asks for the answer given.""",
+}
+_RACED = """\
+Trials whose scoring was stopped (state pruned) had fallen behind another one that is no worse in every other \
+objective: a test by betting on the items seen, which come in a shuffled order, is wrong in at most 5 % of the trials \
+that would have caught up. Their accuracy is of those items only."""
+
+
+def method(run: RunFolder, trials: Sequence[Trial], found: Front, uses: Sequence[HoldoutUse]) -> Html:
     """The closing section: how the figures came about, uses of the holdout split, versions."""
     floors = "; ".join(
         f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives if found.members
     )
     notes = [*_NOTES, f"Noise floor: {floors}."] if floors else [*_NOTES]
+    notes += [note for name, note in _ASKED_FOR.items() if any(name in trial.figures for trial in trials)]
+    notes += [_RACED] if any(trial.state == "pruned" for trial in trials) else []
     warnings = []
     if uses:
         listed = "; ".join(f"{use.purpose} (trial {', '.join(map(str, use.trials)) or '?'})" for use in uses)

@@ -1,12 +1,13 @@
 """Choosing one configuration from a front: under limits, by a preference, with the reasons in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from objectives import pareto
+from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
-from reports.front import OBJECTIVES, Front, Objective, Scores, as_values, front, trial_as_dict
+from reports.front import Front, Scores, as_values, front, trial_as_dict
 from reports.words import describe, figure_of, interval, with_unit
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
@@ -41,6 +42,7 @@ class Pick:
     Attributes:
         explanation: one or two sentences.
         runners_up: the other front members within the limits, best first by the same preference.
+        known: every figure that the trial may have, by name.
     """
 
     trial: Trial
@@ -48,6 +50,7 @@ class Pick:
     limits: Mapping[str, Limit]
     explanation: str
     runners_up: tuple[Trial, ...]
+    known: Mapping[str, Objective] = field(default_factory=lambda: OBJECTIVES)
     holdout: HoldoutCheck | None = None
 
 
@@ -58,32 +61,35 @@ def pick(
     objectives: Sequence[str] = ("accuracy", "latency_p50_ms"),
     floors: Mapping[str, float] | None = None,
     scores: Scores | None = None,
+    known: Mapping[str, Objective] = OBJECTIVES,
 ) -> Pick:
     """The trial that ``prefer`` likes best on the front of those that keep to the limits.
 
     ``knee`` is the member where giving up a little of one objective no longer buys much of another
     (:func:`objectives.pareto.knee`). ``accuracy``, ``latency``, ``memory`` and ``size`` take the best in that figure,
     which counts as an objective of the front if it was none. A limit holds for the figure's value, not for the end of
-    its interval. ``floors`` and ``scores`` as in :func:`reports.front.front`.
+    its interval. ``floors``, ``scores`` and ``known`` as in :func:`reports.front.front`.
 
     Raises:
         BadInput: an unknown figure or preference, one that was not measured, or limits that no trial keeps to; then
             with the trial that comes nearest and by how much it misses.
     """
-    refuse_unknown(limits, OBJECTIVES, "limits")
+    refuse_unknown(limits, known, "limits")
     judged = _objectives(prefer, objectives)
-    kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits))]
+    kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits, known))]
     if not kept:
-        raise BadInput(_none_meets(trials, limits))
-    ranked = _ranked(front(kept, judged, floors, scores), prefer)
+        raise BadInput(_none_meets(trials, limits, known))
+    found = front(kept, judged, floors, scores, known)
+    ranked = _ranked(found, prefer)
     if not ranked:
         raise BadInput(f"no complete trial has all of {', '.join(judged)} measured; pick needs at least one.")
-    free = _ranked(front(trials, judged, floors, scores), prefer)[0] if limits else ranked[0]
+    free = _ranked(front(trials, judged, floors, scores, known), prefer)[0] if limits else ranked[0]
     return Pick(
         trial=ranked[0],
         prefer=prefer,
         limits=dict(limits),
-        explanation=_explain(ranked, free, prefer, limits, judged),
+        explanation=_explain(ranked, free, prefer, limits, found.objectives),
+        known=known,
         runners_up=tuple(ranked[1:]),
     )
 
@@ -136,16 +142,16 @@ def _ranked(found: Front, prefer: str) -> list[Trial]:
         while rest:
             ranked.append(rest.pop(pareto.knee(as_values(rest, found.objectives))))
         return ranked
-    leading = OBJECTIVES[PREFERENCES[prefer]]
+    leading = found.known[PREFERENCES[prefer]]
     order = [leading, *(objective for objective in found.objectives if objective != leading)]
     return sorted(rest, key=lambda trial: (*as_values([trial], order)[0], trial.number))
 
 
-def _misses(trial: Trial, limits: Mapping[str, Limit]) -> list[str]:
+def _misses(trial: Trial, limits: Mapping[str, Limit], known: Mapping[str, Objective]) -> list[str]:
     """The limits that a trial does not keep to, by how much."""
     missed = []
     for name, (op, bound) in limits.items():
-        objective, value = OBJECTIVES[name], figure_of(trial, name).value
+        objective, value = known[name], figure_of(trial, name).value
         if value is None:
             missed.append(f"{name} was not measured")
         elif (value < bound) if op == ">=" else (value > bound):
@@ -153,7 +159,7 @@ def _misses(trial: Trial, limits: Mapping[str, Limit]) -> list[str]:
     return missed
 
 
-def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit]) -> str:
+def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit], known: Mapping[str, Objective]) -> str:
     complete = [t for t in trials if t.state == "complete"]
     if not complete:
         missed = [t for t in trials if t.violated]
@@ -164,7 +170,8 @@ def _none_meets(trials: Sequence[Trial], limits: Mapping[str, Limit]) -> str:
         return "there is no complete trial to pick from; search for longer."
     wanted = " and ".join(f"{name}{op}{value:g}" for name, (op, value) in limits.items())
     nearest = min(complete, key=lambda trial: (_distance(trial, limits), trial.number))
-    return f"no trial keeps to {wanted}; the nearest is trial {nearest.number}: {', '.join(_misses(nearest, limits))}."
+    short = ", ".join(_misses(nearest, limits, known))
+    return f"no trial keeps to {wanted}; the nearest is trial {nearest.number}: {short}."
 
 
 def _distance(trial: Trial, limits: Mapping[str, Limit]) -> float:
@@ -179,7 +186,7 @@ def _distance(trial: Trial, limits: Mapping[str, Limit]) -> float:
 
 
 def _explain(
-    ranked: Sequence[Trial], free: Trial, prefer: str, limits: Mapping[str, Limit], judged: Sequence[str]
+    ranked: Sequence[Trial], free: Trial, prefer: str, limits: Mapping[str, Limit], judged: Sequence[Objective]
 ) -> str:
     chosen = ranked[0]
     of = f" of {len(ranked)} front members" if len(ranked) > 1 else ""
@@ -191,7 +198,7 @@ def _explain(
         "memory": "needs the least memory",
         "size": "is the smallest",
     }[prefer]
-    figures = ", ".join(f"{OBJECTIVES[name].label.lower()} {_of(chosen, name)}" for name in judged)
+    figures = ", ".join(f"{one.label.lower()} {_figure(figure_of(chosen, one.name), one)}" for one in judged)
     if len(ranked) == 1:
         reason = "is the only member of the front"
     sentences = [f"Trial {chosen.number} ({', '.join(describe(chosen.candidate))}) {reason}{of}{within}: {figures}."]
@@ -203,9 +210,9 @@ def _explain(
     return " ".join(sentences)
 
 
-def _compare(first: Trial, second: Trial, names: Sequence[str]) -> str:
+def _compare(first: Trial, second: Trial, judged: Sequence[Objective]) -> str:
     """What ``first`` gives against ``second``, figure by figure."""
-    return ", ".join(f"{_difference(first, second, OBJECTIVES[name])}" for name in names)
+    return ", ".join(_difference(first, second, objective) for objective in judged)
 
 
 def _difference(first: Trial, second: Trial, objective: Objective) -> str:
@@ -213,12 +220,11 @@ def _difference(first: Trial, second: Trial, objective: Objective) -> str:
     label = objective.label.lower()
     if a is None or b is None:
         return f"{label} not measured"
-    change = f"{100 * (a - b):+.1f} points" if not objective.relative else f"{100 * (a / b - 1):+.0f} %"
+    if objective.relative:
+        change = f"{100 * (a / b - 1):+.0f} %"
+    else:
+        change = f"{a - b:+.3g}" if objective.unit else f"{100 * (a - b):+.1f} points"
     return f"{label} {with_unit(a, objective)} ({change.replace('-', '−')})"
-
-
-def _of(trial: Trial, name: str) -> str:
-    return _figure(figure_of(trial, name), OBJECTIVES[name])
 
 
 def _figure(figure: Figure, objective: Objective) -> str:

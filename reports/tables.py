@@ -1,15 +1,15 @@
-"""The tables of the report: trials, accuracy by slice, time by stage, failures, baselines."""
+"""The tables of the report: trials, accuracy by slice, confusion, failures, baselines."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from objectives.records import Baseline
+from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
-from reports.front import OBJECTIVES, Front
-from reports.markup import Html, element, join
-from reports.words import describe, duration, figure_of, interval, model_path, number, value_name
+from reports.front import Front
+from reports.markup import Html, element, head, join, table
+from reports.words import describe, figure_of, figures_of, interval, model_path, number, value_name
 
 _FIGURES = ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "memory_peak_mb", "size_mb")
 _HEADS = {
@@ -19,19 +19,9 @@ _HEADS = {
     "memory_peak_mb": ("Memory", "peak, MB"),
     "size_mb": ("Size", "MB"),
 }
-_STAGES = ("model", "pruning", "tuning", "runtime", "visual_tokens", "quantization")
+_ELSEWHERE = ("accuracy", "accuracy_answered", "load_s")
 _WITH_INTERVAL = ("latency_p50_ms",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageTotal:
-    """What one stage cost over a run. ``saved``: seconds that its reuse spared."""
-
-    name: str
-    built: int
-    reused: int
-    spent: float
-    saved: float
+_ACCURACY = OBJECTIVES["accuracy"]
 
 
 def trials_table(
@@ -48,44 +38,45 @@ def trials_table(
     ``order``: models by colour (:func:`reports.charts.model_order`);
     ``fields``: slices that have columns; ``shared``: labels that rows do not repeat.
     """
-    accuracy = OBJECTIVES["accuracy"]
-    heads = [_head("Trial"), _head("State", num=False) if states else None, _head("Configuration", num=False)]
-    heads.append(_head("Accuracy"))
+    figures = _columns(trials, found)
+    heads = [head("Trial"), head("State", num=False) if states else None, head("Configuration", num=False)]
+    heads.append(head("Accuracy"))
     heads += _slice_heads(fields, sort=True)
-    heads += [_head(*_HEADS[name]) for name in _FIGURES]
+    heads += [head(*_HEADS.get(one.name, (one.label, one.unit))) for one in figures]
     heads += [
-        _head("P(front)", title="Probability that no other trial dominates it, given the intervals"),
-        _head("Notes", num=False),
+        head("P(front)", title="Probability that no other trial dominates it, given the intervals"),
+        head("Notes", num=False),
     ]
     rows = []
     for trial in trials:
         cells = [element("td", trial.number, class_="num", data_v=trial.number)]
         if states:
             cells.append(element("td", element("span", trial.state, class_=f"state {trial.state}")))
-        cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), "accuracy", ci=True)]
+        cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), _ACCURACY, ci=True)]
         for field, values in fields.items():
             for value in values:
                 figure = trial.slices.get(field, {}).get(value, Figure(value=None))
-                cells.append(_cell(figure, accuracy.name, ci=False))
-        cells += [_cell(figure_of(trial, name), name, ci=name in _WITH_INTERVAL) for name in _FIGURES]
+                cells.append(_cell(figure, _ACCURACY, ci=False))
+        cells += [_cell(figure_of(trial, one.name), one, ci=one.name in _WITH_INTERVAL) for one in figures]
         chance = found.probabilities.get(trial.number)
         cells.append(element("td", "–" if chance is None else f"{chance:.2f}", class_="num", data_v=_key(chance)))
-        cells.append(element("td", *[_label(label) for label in trial.labels if label not in shared]))
+        notes = [label for label in trial.labels if label not in shared]
+        notes += [f"{figure_of(trial, 'accuracy').n} items"] if trial.state == "pruned" else []
+        cells.append(element("td", *map(_label, notes)))
         rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
-    return _table(heads, rows, "sortable", "all-trials" if states else "front-table")
+    return table(heads, rows, "sortable", "all-trials" if states else "front-table")
 
 
 def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool) -> Html:
     """Everything about one trial, for the panel beside the chart."""
     figures = [
         (objective.label, f"{number(figure.value, objective)} {objective.unit}".strip())
-        for objective in OBJECTIVES.values()
-        if (figure := figure_of(trial, objective.name)).value is not None
+        for objective, figure in figures_of(trial, found.known)
     ]
     if trial.number in found.probabilities:
         figures.append(("P(front)", f"{found.probabilities[trial.number]:.2f}"))
     slices = [
-        (value_name(value), number(figure.value, OBJECTIVES["accuracy"]))
+        (value_name(value), number(figure.value, _ACCURACY))
         for field, values in trial.slices.items()
         for value, figure in values.items()
     ]
@@ -106,71 +97,34 @@ def slice_table(field: str, values: Sequence[str], trials: Sequence[Trial], orde
     """Accuracy of trials by the values of one field, shaded by the share above the lowest one shown."""
     known = [f.value for t in trials for f in t.slices.get(field, {}).values() if f.value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    heads = [_head("Trial"), _head("Configuration", num=False), *[_head(value or "none") for value in values]]
+    heads = [head("Trial"), head("Configuration", num=False), *[head(value or "none") for value in values]]
     rows = []
     for trial in trials:
         cells = [element("td", trial.number, class_="num", data_v=trial.number), _configuration(trial, order)]
         for value in values:
             figure = trial.slices.get(field, {}).get(value, Figure(value=None))
             shade = 0.0 if figure.value is None else 55 * (figure.value - low) / ((high - low) or 1.0)
-            text = number(figure.value, OBJECTIVES["accuracy"])
-            title = f"{interval(figure, OBJECTIVES['accuracy'])} n={figure.n}"
+            text = number(figure.value, _ACCURACY)
+            title = f"{interval(figure, _ACCURACY)} n={figure.n}"
             style = f"--v:{shade:.0f}"
             cells.append(element("td", text, class_="cell", style=style, title=title, data_v=_key(figure.value)))
         rows.append(element("tr", *cells, data_trial=trial.number, tabindex="0"))
-    return _table(heads, rows, "sortable heat")
+    return table(heads, rows, "sortable heat")
 
 
-def stage_totals(trials: Sequence[Trial]) -> tuple[StageTotal, ...]:
-    """Cost by stage in the order in which they run; then overhead, scoring, measuring and waiting.
-
-    Overhead is what building took beyond the stages built: process start, imports, the store, binding, a failed stage.
-    """
-    built: defaultdict[str, list[float]] = defaultdict(list)
-    reused: defaultdict[str, list[float]] = defaultdict(list)
-    names: dict[str, None] = {}
-    for trial in trials:
-        for stage in trial.stages:
-            names[stage.name] = None
-            (reused if stage.reused else built)[stage.name].append(stage.seconds)
-    in_order = sorted(names, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
-    totals = [_total(name, built[name], reused[name]) for name in in_order]
-    overhead = [rest for trial in trials if (rest := _overhead(trial)) > 0]
-    totals += [_total("overhead", overhead, [])] if overhead else []
-    for phase, name in (("score", "scoring"), ("measure", "measuring"), ("wait", "waiting")):
-        spent = [trial.seconds[phase] for trial in trials if trial.seconds.get(phase)]
-        if spent:
-            totals.append(_total(name, spent, []))
-    return tuple(totals)
-
-
-def time_table(totals: Sequence[StageTotal]) -> Html:
-    """One row a stage: how often it ran and was reused, and a bar of seconds spent and saved."""
-    longest = max((total.spent + total.saved for total in totals), default=0.0) or 1.0
-    heads = [
-        _head("Stage", num=False),
-        _head("Ran"),
-        _head("Reused"),
-        element("th", "Time"),
-        _head("Spent"),
-        _head("Saved"),
-    ]
+def confusion_table(counts: Mapping[str, Mapping[str, int]]) -> Html:
+    """How often each right answer (rows) got each answer, shaded by its share of the row."""
+    answers = list(dict.fromkeys(answer for given in counts.values() for answer in given))
     rows = []
-    for total in totals:
-        spent, saved = (f"width:{100 * seconds / longest:.2f}%" for seconds in (total.spent, total.saved))
-        bar = element("div", element("i", style=spent), element("i", class_="saved", style=saved), class_="bar")
-        rows.append(
-            element(
-                "tr",
-                element("td", total.name.replace("_", " ")),
-                element("td", total.built, class_="num", data_v=total.built),
-                element("td", total.reused or "–", class_="num", data_v=total.reused),
-                element("td", bar, class_="grow"),
-                element("td", duration(total.spent), class_="num", data_v=total.spent),
-                element("td", duration(total.saved) if total.saved else "–", class_="num", data_v=total.saved),
-            )
-        )
-    return _table(heads, rows, "sortable")
+    for truth, given in counts.items():
+        total = sum(given.values())
+        cells = [
+            element("td", n := given.get(answer, 0), class_="cell", style=f"--v:{55 * n / (total or 1):.0f}", data_v=n)
+            for answer in answers
+        ]
+        rows.append(element("tr", element("td", truth), *cells, element("td", total, class_="num", data_v=total)))
+    heads = [head("Right answer", num=False), *map(head, answers), head("Items")]
+    return table(heads, rows, "sortable heat")
 
 
 def failures_table(trials: Sequence[Trial]) -> Html | None:
@@ -192,25 +146,25 @@ def failures_table(trials: Sequence[Trial]) -> Html | None:
         )
         for (state, reason), numbers in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
-    heads = [_head("State", num=False), _head("Reason", num=False), _head("Trials"), element("th", "Numbers")]
-    return _table(heads, rows, "sortable")
+    heads = [head("State", num=False), head("Reason", num=False), head("Trials"), element("th", "Numbers")]
+    return table(heads, rows, "sortable")
 
 
 def baselines_table(baselines: Sequence[Baseline], fields: Mapping[str, Sequence[str]]) -> Html:
     """Accuracy of each baseline, and by the slices that have columns."""
-    heads = [element("th", "Baseline"), _head("Accuracy", sort=False)]
+    heads = [element("th", "Baseline"), head("Accuracy", sort=False)]
     heads += _slice_heads(fields, sort=False)
     heads.append(element("th", "How"))
     rows = []
     for line in baselines:
-        cells = [element("td", baseline_name(line)), _cell(line.accuracy, "accuracy", ci=True)]
+        cells = [element("td", baseline_name(line)), _cell(line.accuracy, _ACCURACY, ci=True)]
         cells += [
-            _cell(line.slices.get(field, {}).get(value, Figure(value=None)), "accuracy", ci=False)
+            _cell(line.slices.get(field, {}).get(value, Figure(value=None)), _ACCURACY, ci=False)
             for field, values in fields.items()
             for value in values
         ]
         rows.append(element("tr", *cells, element("td", line.explained)))
-    return _table(heads, rows, "")
+    return table(heads, rows, "")
 
 
 def shared_labels(trials: Sequence[Trial]) -> tuple[str, ...]:
@@ -229,32 +183,19 @@ def slice_fields(trials: Sequence[Trial]) -> dict[str, tuple[str, ...]]:
     return {field: tuple(sorted(values)) for field, values in found.items() if len(values) > 1}
 
 
-def _overhead(trial: Trial) -> float:
-    return trial.seconds.get("build", 0.0) - sum(stage.seconds for stage in trial.stages if not stage.reused)
-
-
-def _total(name: str, built: Sequence[float], reused: Sequence[float]) -> StageTotal:
-    return StageTotal(name=name, built=len(built), reused=len(reused), spent=sum(built), saved=sum(reused))
-
-
-def _table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str, id_: str | None = None) -> Html:
-    head = element("thead", element("tr", *heads))
-    return element("div", element("table", head, element("tbody", *rows), class_=class_, id_=id_), class_="wrap")
+def _columns(trials: Sequence[Trial], found: Front) -> list[Objective]:
+    """The figures that have a column: the measured ones, and whatever else one of the trials has."""
+    had = {objective.name for trial in trials for objective, _ in figures_of(trial, found.known)}
+    more = [name for name in found.known if name in had and name not in (*_FIGURES, *_ELSEWHERE)]
+    return [found.known[name] for name in (*_FIGURES, *more)]
 
 
 def _slice_heads(fields: Mapping[str, Sequence[str]], *, sort: bool) -> list[Html]:
     pairs = [(field, value) for field, values in fields.items() for value in values]
-    return [_head(value_name(value), field, sort=sort) for field, value in pairs]
+    return [head(value_name(value), field, sort=sort) for field, value in pairs]
 
 
-def _head(text: str, below: str = "", *, num: bool = True, sort: bool = True, title: str | None = None) -> Html:
-    words = join(text, element("small", below) if below else None)
-    content = element("button", words, type_="button") if sort else words
-    return element("th", content, class_="num" if num else None, scope="col", title=title)
-
-
-def _cell(figure: Figure, name: str, *, ci: bool) -> Html:
-    objective = OBJECTIVES[name]
+def _cell(figure: Figure, objective: Objective, *, ci: bool) -> Html:
     around = interval(figure, objective) if ci else ""
     small = element("span", around, class_="ci") if around else None
     return element("td", number(figure.value, objective), small, class_="num", data_v=_key(figure.value))

@@ -8,12 +8,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
-from reports.front import OBJECTIVES, Front, Objective
+from reports.front import Front
 from reports.pick import Pick
 from reports.words import (
     describe,
     figure_of,
+    figures_of,
     floor_in_words,
     halves,
     interval,
@@ -32,7 +34,7 @@ def front_table(found: Front) -> RenderableType:
     """The members' figures, then their configurations with accuracy by half, then the noise floor; fits 80 columns."""
     if not found.members:
         return Text("No trial is complete yet, so there is no front.")
-    shown = [*found.objectives, *(OBJECTIVES[name] for name in _EXTRA if OBJECTIVES[name] not in found.objectives)]
+    shown = [*found.objectives, *(found.known[name] for name in _EXTRA if found.known[name] not in found.objectives)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Trial", justify="right")
     for objective in shown:
@@ -69,13 +71,10 @@ def pick_text(picked: Pick) -> RenderableType:
     table.add_column("Search", justify="right")
     if picked.holdout is not None:
         table.add_column("Holdout", justify="right")
-    for name, objective in OBJECTIVES.items():
-        figure = figure_of(picked.trial, name)
-        if figure.value is None:
-            continue
+    for objective, figure in figures_of(picked.trial, picked.known):
         row = [Text(_heading(objective)), _cell(figure, objective, with_interval=True)]
         if picked.holdout is not None:
-            after = picked.holdout.accuracy if name == "accuracy" else None
+            after = picked.holdout.accuracy if objective.name == "accuracy" else None
             row.append(_cell(after, objective, with_interval=True) if after else Text(""))
         table.add_row(*row)
     for field, values in picked.trial.slices.items():

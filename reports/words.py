@@ -3,14 +3,20 @@
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
+from objectives.registry import Objective
 from objectives.trial import Figure, Trial
-from reports.front import Objective
 from spaces.axes import Value
 from spaces.printable import printable
 
 _HANDLED = (
     "model.path",
     "pruning.ffn",
+    "pruning.heads",
+    "pruning.layers",
+    "pruning.vision_ffn",
+    "pruning.vision_heads",
+    "pruning.vision_layers",
+    "pruning.importance",
     "tuning.method",
     "tuning.steps",
     "tuning.rank",
@@ -19,13 +25,26 @@ _HANDLED = (
     "visual_tokens.method",
     "quantization.weights",
     "quantization.group_size",
-    "quantization.calibrated",
+    "quantization.method",
+    "quantization.ratio",
+    "quantization.mode",
+    "quantization.vision",
+    "quantization.projector",
     "prompt.template",
     "prompt.hint",
     "runtime.name",
     "runtime.threads",
     "runtime.inference_precision",
 )
+
+_PARTS = ("weights", "vision", "projector")
+_METHODS = {
+    "rtn": "",
+    "awq": " by AWQ",
+    "scale_estimation": " by scale estimation",
+    "awq_scale_estimation": " by AWQ and scale estimation",
+    "gptq": " by GPTQ",
+}
 
 MOST_SHOWN = 200
 MOST_PARTS = 3
@@ -79,7 +98,7 @@ def describe(candidate: Mapping[str, Value], names: Mapping[str, str] | None = N
         _pruning(candidate),
         _tuning(candidate),
         _visual_tokens(candidate),
-        _weights(candidate),
+        *_quantization(candidate),
         *_prompt(candidate),
         *_runtime(candidate),
     ]
@@ -113,9 +132,18 @@ def figure_of(trial: Trial, name: str) -> Figure:
     return trial.figures.get(name, Figure(value=None))
 
 
+def figures_of(trial: Trial, known: Mapping[str, Objective]) -> list[tuple[Objective, Figure]]:
+    """The figures that a trial has, in the order of ``known``; those of abstention only where there was any."""
+    silent = () if figure_of(trial, "abstention").value else ("abstention", "accuracy_answered")
+    found = [(objective, figure_of(trial, name)) for name, objective in known.items() if name not in silent]
+    return [(objective, figure) for objective, figure in found if figure.value is not None]
+
+
 def floor_in_words(floor: float, objective: Objective) -> str:
-    """A noise floor: in points for shares, in per cent for ratios."""
-    return f"{100 * floor:.1f} %" if objective.relative else f"{100 * floor:.1f} points"
+    """A noise floor: in points for shares, in per cent for ratios, else in the objective's unit."""
+    if objective.relative:
+        return f"{100 * floor:.1f} %"
+    return f"{floor:.3g} {objective.unit}" if objective.unit else f"{100 * floor:.1f} points"
 
 
 def duration(seconds: float) -> str:
@@ -127,18 +155,25 @@ def duration(seconds: float) -> str:
 
 
 def _pruning(c: Mapping[str, Value]) -> str:
-    share = c.get("pruning.ffn", 0)
-    return f"FFN −{_percent(share)}" if isinstance(share, int | float) and share > 0 else ""
+    names = {"ffn": "FFN", "vision_ffn": "vision FFN"}
+    parts = []
+    for knob in ("ffn", "heads", "layers", "vision_ffn", "vision_heads", "vision_layers"):
+        share = c.get(f"pruning.{knob}", 0)
+        if isinstance(share, int | float) and share > 0:
+            parts.append(f"{names.get(knob, knob.replace('_', ' '))} −{_percent(share)}")
+    by = " by activations" if parts and c.get("pruning.importance") == "activations" else ""
+    return ", ".join(parts) + by
 
 
 def _tuning(c: Mapping[str, Value]) -> str:
     method = str(c.get("tuning.method", "none"))
     if method == "none":
         return ""
-    name = {"lora": "LoRA", "full": "full tuning"}.get(method, method)
+    name = {"lora": "LoRA", "dora": "DoRA", "full": "full tuning", "projector": "projector tuning"}.get(method, method)
     rank = f" rank {c['tuning.rank']}" if "tuning.rank" in c else ""
     steps = f", {c['tuning.steps']} steps" if "tuning.steps" in c else ""
-    rate = f", rate {c['tuning.rate']:g}" if isinstance(c.get("tuning.rate"), float) else ""
+    peak = c.get("tuning.rate", 0)
+    rate = f", rate {peak:g}" if isinstance(peak, float) and peak > 0 else ""
     return f"{name}{rank}{steps}{rate}"
 
 
@@ -150,12 +185,29 @@ def _visual_tokens(c: Mapping[str, Value]) -> str:
     return f"{_percent(keep)} visual tokens{method}"
 
 
-def _weights(c: Mapping[str, Value]) -> str:
-    if "quantization.weights" not in c:
-        return ""
-    group = f" group {c['quantization.group_size']}" if "quantization.group_size" in c else ""
-    calibrated = ", calibrated" if c.get("quantization.calibrated") is True else ""
-    return f"{c['quantization.weights']}{group}{calibrated}"
+def _quantization(c: Mapping[str, Value]) -> list[str]:
+    """The language model's weights, with what the group size and the mode hold for; then the other parts' bits."""
+    parts = [_language(c)]
+    parts += [f"{part} {c[f'quantization.{part}']}" for part in ("vision", "projector") if _quantized(c, part)]
+    shown = [part for part in parts if part]
+    if "quantization.group_size" in c and any(c.get(f"quantization.{part}") == "int4" for part in _PARTS):
+        shown.append(f"groups of {c['quantization.group_size']}")
+    if c.get("quantization.mode") == "asym" and any(_quantized(c, part) for part in _PARTS):
+        shown.append("asymmetric")
+    return shown
+
+
+def _language(c: Mapping[str, Value]) -> str:
+    weights, ratio = c.get("quantization.weights", ""), c.get("quantization.ratio", 1.0)
+    if weights != "int4":
+        return str(weights)
+    method = _METHODS.get(str(c.get("quantization.method", "rtn")), f" by {c.get('quantization.method')}")
+    share = f"{_percent(ratio)} " if isinstance(ratio, int | float) and ratio < 1 else ""
+    return f"{share}int4{method}"
+
+
+def _quantized(c: Mapping[str, Value], part: str) -> bool:
+    return c.get(f"quantization.{part}", "fp16") != "fp16"
 
 
 def _prompt(c: Mapping[str, Value]) -> list[str]:

@@ -10,11 +10,11 @@ from PIL import Image
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job, Request
 from objectives.accuracy import accuracy, accuracy_slices
-from objectives.metrics import METRICS, commonest_answers
+from objectives.metrics import commonest_answers
 from objectives.records import Baseline
 from objectives.run import RunFolder
 from objectives.task import Task
-from search.evaluate import requests, score
+from search.scoring import requests, score
 from spaces.images import read_image
 from spaces.sample import Sample
 
@@ -24,7 +24,7 @@ _GREY = (127, 127, 127)
 def commonest_answer(task: Task, items: Sequence[Sample]) -> Baseline:
     """Always the commonest answer: for each value of the hint field where the task has one, else for each question."""
     texts = commonest_answers(items, items, task.hint_field)
-    scores = [METRICS[task.metric](text, item) for text, item in zip(texts, items, strict=True)]
+    scores = [task.score(text, item) for text, item in zip(texts, items, strict=True)]
     per = f"each {task.hint_field}" if task.hint_field else "each question"
     return Baseline(
         name="commonest_answer",
@@ -50,7 +50,7 @@ def blank_image(run: RunFolder, number: int, task: Task, items: Sequence[Sample]
             )
         result = run_job(Job(kind="answer", bundle=str(run.bundle(number)), requests=tuple(asked)), cancel=cancel)
     assert isinstance(result, Answered)
-    scores = [answer.score for answer in score(result, items, task.metric)]
+    scores = [answer.score for answer in score(result, items, task)]
     return Baseline(
         name="blank_image",
         explained=f"Trial {number}, the most accurate one, asked the same questions about an even grey image.",

@@ -30,6 +30,7 @@ class Stage:
         key: of what the stage makes; ``input_key`` of what it is made from, empty for the model stage.
         folder: what a model's path is relative to; the first stage reads from there.
         samples: the splits that the stage reads.
+        plugins: references of the axes that the space brings along.
         gate: samples on which an export has to answer like its source; empty where there is no gate.
     """
 
@@ -42,6 +43,7 @@ class Stage:
     gate: Sequence[Sample]
     max_new_tokens: int
     seed: int
+    plugins: tuple[str, ...] = ()
 
 
 class StageTree:
@@ -81,6 +83,7 @@ class StageTree:
                     gate=self._samples["calibration"][:PARITY_ITEMS] if axis.name == "runtime" else (),
                     max_new_tokens=self._max_new_tokens,
                     seed=self._seed,
+                    plugins=self._space.plugins,
                 )
             )
         return tuple(stages)
@@ -137,7 +140,7 @@ def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:
             else:
                 source = stage.folder
             begun = time.monotonic()
-            axis = next(axis for axis in available() if axis.name == stage.axis)
+            axis = next(axis for axis in available(stage.plugins) if axis.name == stage.axis)
             axis.apply(stage.choice, source, target, stage.samples, stage.seed)
             checks = _gate(stage, source, target) if stage.gate else {}
             seconds = time.monotonic() - begun

@@ -51,13 +51,14 @@ def search_command(
 def report_command(
     run: Run,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    section: Annotated[list[str] | None, typer.Option(help="module:attr of a section to add; may be repeated.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write RUN/report.html, one file that needs no network."""
     from objectives.run import RunFolder
     from reports.html import write_report
 
-    path = write_report(RunFolder.open(run))
+    path = write_report(RunFolder.open(run), section or ())
     say({"report": str(path)}, as_json, str(path))
     if open_it:
         import webbrowser

@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.front import OBJECTIVES
+from objectives.registry import Objective, available, load
+from objectives.task import Task
 from search.budget import Budget, parse_budget
 from spaces.errors import BadInput
 from spaces.reader import load_yaml, refuse_unknown
@@ -23,12 +24,24 @@ FIELDS = {
     "device",
     "objectives",
     "limits",
+    "retention",
+    "racing",
     "budget",
     "items",
     "seed",
     "workers",
+    "sampler",
     "store",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionConfig:
+    """Rows of another task that must not be forgotten. ``items``: how many of them are asked; null for all."""
+
+    task: Path
+    split: str
+    items: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +53,12 @@ class SearchConfig:
         task, space: paths of the two files.
         device: name of the target; ``local`` is this machine.
         objectives: one to three figures; the first has the say where one must be chosen.
+        known: every figure that there is, by name.
         limits: figure -> ``min`` or ``max`` -> the value that a trial must keep.
+        racing: whether scoring stops early where a trial can no longer reach the front.
         items: how many rows of the search split score a trial; null for all.
         workers: trials that are built and scored at once, one core each.
+        sampler: what proposes candidates: a name or ``module:attr``, see :mod:`search.samplers`.
         store: folder of the artifacts, shared between runs.
     """
 
@@ -51,11 +67,15 @@ class SearchConfig:
     space: Path
     device: str
     objectives: tuple[str, ...]
+    known: Mapping[str, Objective]
     limits: Mapping[str, Mapping[str, float]]
+    retention: RetentionConfig | None
+    racing: bool
     budget: Budget
     items: int | None
     seed: int
     workers: int
+    sampler: str
     store: Path
 
 
@@ -77,7 +97,12 @@ def load_config(path: Path) -> SearchConfig:
         or len(set(map(str, objectives))) < len(objectives)
     ):
         raise BadInput(f"{path}: objectives: a list of one to three different figures is expected.")
-    refuse_unknown({str(name): None for name in objectives}, OBJECTIVES, f"{path}: objectives")
+    limits = document.get("limits", {})
+    if not isinstance(limits, dict):
+        raise BadInput(f"{path}: limits: a mapping like {{memory_peak_mb: {{max: 500}}}} is expected.")
+    known, names = _figures([*objectives, *limits], path)
+    refuse_unknown(dict.fromkeys(names[str(name)] for name in objectives), known, f"{path}: objectives")
+    limits = {names[str(name)]: bounds for name, bounds in limits.items()}
     device = document.get("device", "local")
     if device != "local":
         raise BadInput(
@@ -98,21 +123,82 @@ def load_config(path: Path) -> SearchConfig:
         task=path.parent / document["task"],
         space=path.parent / document["space"],
         device=device,
-        objectives=tuple(objectives),
-        limits=_limits(document.get("limits", {}), path),
+        objectives=tuple(names[name] for name in objectives),
+        known=known,
+        limits=_limits(limits, known, path),
+        retention=_retention(document.get("retention"), path),
+        racing=_flag(document, "racing", True, path),
         budget=budget,
         items=_whole(document, "items", None, path),
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
+        sampler=_sampler(document.get("sampler", "tpe"), path),
         store=path.parent / Path(store).expanduser(),
     )
 
 
-def _limits(given: Any, path: Path) -> dict[str, dict[str, float]]:
-    where = f"{path}: limits"
+def _sampler(name: Any, path: Path) -> str:
+    from search import samplers  # loads optuna
+
+    try:
+        samplers.find(str(name))
+    except BadInput as error:
+        raise BadInput(f"{path}: sampler: {error}") from None
+    return str(name)
+
+
+def refuse_impossible(config: SearchConfig, task: Task, path: Path) -> None:
+    """A figure that is asked for must be one that this task and this search can have.
+
+    Raises:
+        BadInput: naming the field and what is missing.
+    """
+    needs = {
+        "retention": (config.retention, f"`retention: {{task: ..., split: ...}}` in {path}"),
+        "forgetting": (config.retention, f"`retention: {{task: ..., split: ...}}` in {path}"),
+        "cost": (task.costs, f"`costs` in {task.path}"),
+    }
+    for field, names in (("objectives", config.objectives), ("limits", config.limits)):
+        for name in names:
+            given, what = needs.get(name, (True, ""))
+            if given is None:
+                raise BadInput(f"{path}: {field}: {name} needs {what}.")
+
+
+def _figures(asked: Sequence[Any], path: Path) -> tuple[Mapping[str, Objective], dict[str, str]]:
+    """Every figure there is, with those given as ``module:attr`` among ``asked``, and what each of ``asked`` is called.
+
+    Raises:
+        BadInput: such a one is no objective.
+    """
+    references = sorted({str(name) for name in asked if ":" in str(name)})
+    try:
+        known = available(references)
+        return known, {str(name): load(str(name)).name if ":" in str(name) else str(name) for name in asked}
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def _retention(given: Any, path: Path) -> RetentionConfig | None:
+    where = f"{path}: retention"
+    if given is None:
+        return None
     if not isinstance(given, dict):
-        raise BadInput(f"{where}: a mapping like {{memory_peak_mb: {{max: 500}}}} is expected.")
-    refuse_unknown(given, OBJECTIVES, where)
+        raise BadInput(f"{where}: a mapping like {{task: other/task.yaml, split: search, items: 256}} is expected.")
+    refuse_unknown(given, {"task", "split", "items"}, where)
+    split = given.get("split", "search")
+    for field, value in (("task", given.get("task")), ("split", split)):
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise BadInput(
+                f"{where}.{field}: {'the path of a task file' if field == 'task' else 'a name'} is expected."
+            )
+    items = _whole({"retention.items": given.get("items")}, "retention.items", None, path)
+    return RetentionConfig(task=path.parent / given["task"], split=split, items=items)
+
+
+def _limits(given: Mapping[str, Any], known: Mapping[str, Objective], path: Path) -> dict[str, dict[str, float]]:
+    where = f"{path}: limits"
+    refuse_unknown(given, known, where)
     for figure, bounds in given.items():
         if not isinstance(bounds, dict) or not bounds:
             raise BadInput(f"{where}.{figure}: {{min: ...}} or {{max: ...}} is expected.")
@@ -128,4 +214,11 @@ def _whole(document: Mapping[str, Any], field: str, default: int | None, path: P
     least, most = (0, 2**32 - 1) if field == "seed" else (1, 10**9)
     if value is not None and (type(value) is not int or not least <= value <= most):
         raise BadInput(f"{path}: {field}: a whole number from {least} to {most} is expected, not {value!r}.")
+    return value
+
+
+def _flag(document: Mapping[str, Any], field: str, default: bool, path: Path) -> bool:
+    value = document.get(field, default)
+    if not isinstance(value, bool):
+        raise BadInput(f"{path}: {field}: true or false is expected, not {value!r}.")
     return value

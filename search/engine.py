@@ -5,13 +5,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Event, Lock, Thread
 
 from hardware_profiles.messages import JobFailed
+from objectives.registry import Objective
 from objectives.run import RunFolder
 from objectives.trial import Trial
-from reports.front import OBJECTIVES
 from search.budget import Budget
 from search.evaluate import Evaluator
 from search.executors import Builder, Interrupted
@@ -157,6 +157,10 @@ class Engine:
 
 def tell(study: Study, trial: Trial, objectives: Sequence[str], limits: Mapping[str, Mapping[str, float]]) -> None:
     """Tell a finished trial to the study. One without a value for every objective is told as failed."""
+    if trial.state == "pruned":
+        known = {name: bounds for name, bounds in limits.items() if name in trial.figures}
+        study.prune(trial.number, trial.reason, asdict(trial.figures["accuracy"]), _misses(trial, known))
+        return
     values = [trial.figures[name].value if name in trial.figures else None for name in objectives]
     if trial.state in ("complete", "infeasible") and all(value is not None for value in values):
         study.tell(trial.number, [value for value in values if value is not None], _misses(trial, limits))
@@ -180,9 +184,9 @@ def settle(run: RunFolder, study: Study, objectives: Sequence[str], limits: Mapp
     return again
 
 
-def directions(objectives: Sequence[str]) -> list[str]:
+def directions(objectives: Sequence[Objective]) -> list[str]:
     """Optuna's direction for each objective."""
-    return ["maximize" if OBJECTIVES[name].direction == "max" else "minimize" for name in objectives]
+    return ["maximize" if objective.direction == "max" else "minimize" for objective in objectives]
 
 
 def _misses(trial: Trial, limits: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,31 +1,36 @@
-"""The way of one trial: build the bundle, score it on the search split, measure it, and put everything on record."""
+"""The way of one trial: build the bundle, measure it, score it on the search split, and put everything on record."""
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import Cancelled, run_job
-from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request
+from hardware_profiles.messages import Job, JobFailed, Measurement
 from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Store
-from objectives.accuracy import accuracy, accuracy_slices
-from objectives.latency import between_processes, latency_figures
-from objectives.memory import memory_figure, size_figure
-from objectives.metrics import METRICS
-from objectives.records import ScoredAnswer
+from objectives.accuracy import accuracy_slices
+from objectives.costs import confusion
+from objectives.latency import between_processes
+from objectives.registry import Objective, Outcome
 from objectives.run import RunFolder
-from objectives.task import Task
-from objectives.trial import Figure, StageCost, Trial
+from objectives.trial import Figure, StageCost, State, Trial
+from reports.front import floors_of, scores_of
 from search.bind import bind
 from search.build import StageTree
 from search.executors import Builder, Interrupted
 from search.feasibility import unfit
 from search.gate import Gate
+from search.progress import Progress, timed
+from search.racing import Race, rival
+from search.scoring import Scored, Scorer, requests
 from search.study import Asked
+from search.unmodified import Reference, Unmodified
+from spaces.axes import Value
+from spaces.candidate import Candidate
 from spaces.errors import BadInput, StageFailed
 from spaces.sample import Sample
 from spaces.space import Space
@@ -36,45 +41,42 @@ TIMED_ITEMS = 24
 _MEASURE_ATTEMPTS = 3
 
 
-@dataclass
-class _Progress:
-    """What is known of a trial so far, so that a failure keeps it."""
-
-    stages: list[StageCost] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "score": 0.0, "measure": 0.0, "wait": 0.0})
-    figures: dict[str, Figure] = field(default_factory=dict)
-    slices: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
-    scoring: Mapping[str, str] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-
-
 class Evaluator:
-    """Evaluates candidates of one run; one call per thread at a time may run for each builder."""
+    """Evaluates candidates of one run; one call per thread at a time may run for each builder.
+
+    ``objectives``: what the search optimises, in order; ``known``: every objective that has a figure, by name.
+    """
 
     def __init__(
         self,
         *,
         run: RunFolder,
         space: Space,
-        task: Task,
-        items: Sequence[Sample],
+        scorer: Scorer,
         tree: StageTree,
         store: Store,
         gate: Gate,
+        objectives: Sequence[str],
+        known: Mapping[str, Objective],
         limits: Mapping[str, Mapping[str, float]],
+        racing: bool,
         stop: Event,
         device: Profile,
     ) -> None:
         self._run = run
         self._space = space
-        self._task = task
-        self._items = items
+        self._scorer = scorer
         self._tree = tree
         self._store = store
         self._gate = gate
+        self._objectives = [known[name] for name in objectives]
+        self._known = known
         self.limits = limits
+        self._racing = racing
         self._stop = stop
         self._device = device
+        self._unmodified = Unmodified(run.path, space, tree)
+        self._trials = list(run.read_trials())
 
     def evaluate(self, asked: Asked, builder: Builder) -> Trial:
         """The finished trial, also on disk; a candidate that cannot be built or run gives a failed one.
@@ -83,34 +85,37 @@ class Evaluator:
             Interrupted: the search was stopped meanwhile; nothing of the trial is kept but its artifacts.
         """
         started = time.time()
-        progress = _Progress()
-        state, reason = "complete", ""
+        progress = Progress(Outcome(task=self._scorer.task), self._known)
+        state: State = "complete"
+        reason = ""
         violated: tuple[str, ...] = ()
         try:
-            if unfitness := unfit(asked.candidate, self._space, self._device):
-                raise StageFailed(unfitness)
-            bundle = self._build(asked, builder, progress)
-            progress.figures["size_mb"] = size_figure(open_bundle(bundle, verify=False).size_bytes)
-            self._score(asked.number, bundle, progress)
+            bundle = self._build(asked.candidate, self._run.bundle(asked.number), builder, progress)
+            progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
             self._measure(asked.number, bundle, progress)
-            violated = violations(progress.figures, self.limits)
-            state = "infeasible" if violated else "complete"
-        except StageFailed as error:
+            against = self._rival(asked.candidate, progress.figures)
+            if self._score(asked, bundle, against, progress):
+                self._compare(asked.candidate, builder, progress)
+                violated = violations(progress.figures, self.limits)
+                state = "infeasible" if violated else "complete"
+            else:
+                assert against is not None
+                state, reason = "pruned", f"behind trial {against.number}, which is no worse in anything else"
+        except (StageFailed, BadInput) as error:
             state, reason = "failed", str(error)
         except JobFailed as error:
             state, reason = "failed", f"{error.fault}: {error.reason}"
-        except BadInput as error:
-            state, reason = "failed", str(error)
         except Cancelled:
             raise Interrupted from None
         trial = Trial(
             number=asked.number,
             candidate_id=asked.candidate.id,
             candidate=dict(asked.candidate.values),
-            state=state,  # type: ignore[arg-type]
+            state=state,
             reason=reason,
             figures=progress.figures,
             slices=progress.slices,
+            confusion=progress.confusion,
             violated=violated,
             stages=tuple(progress.stages),
             seconds=progress.seconds,
@@ -120,6 +125,7 @@ class Evaluator:
             finished=time.time(),
         )
         self._run.write_trial(trial)
+        self._trials.append(trial)
         return trial
 
     def measure_again(self, number: int) -> Measurement:
@@ -135,44 +141,91 @@ class Evaluator:
         except Cancelled:
             raise Interrupted from None
 
-    def _build(self, asked: Asked, builder: Builder, progress: _Progress) -> Path:
+    def _build(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
+        if unfitness := unfit(candidate, self._space, self._device):
+            raise StageFailed(unfitness)
         entry: Entry | None = None
-        with _timed(progress, "build", self._gate.work()):
-            planned = self._tree.plan(asked.candidate)
+        with timed(progress, "build", self._gate.work()):
+            planned = self._tree.plan(candidate)
         for stage in planned:
-            with _timed(progress, "build", self._gate.work()):
+            with timed(progress, "build", self._gate.work()):
                 entry, reused = builder.run(stage)
             progress.stages.append(StageCost(name=stage.axis, key=stage.key, seconds=entry.seconds, reused=reused))
         if entry is None:
             raise StageFailed("the candidate has no stage at all")
-        bundle = self._run.bundle(asked.number)
-        with _timed(progress, "build", self._gate.work()):
-            bind(bundle, asked.candidate, entry, self._store, self._space, self._task, progress.stages)
-        return bundle
+        with timed(progress, "build", self._gate.work()):
+            bind(target, candidate, entry, self._store, self._space, self._scorer.task, progress.stages)
+        return target
 
-    def _score(self, number: int, bundle: Path, progress: _Progress) -> None:
-        job = Job(kind="answer", bundle=str(bundle), requests=requests(self._items))
-        with _timed(progress, "score", self._gate.work()):
-            result = run_job(job, cancel=self._stop)
-        assert isinstance(result, Answered)
-        progress.scoring = {name: value for name, value in result.properties.items() if name.startswith("scoring")}
-        scored = score(result, self._items, self._task.metric)
-        self._run.write_answers(number, scored)
-        scores = [answer.score for answer in scored]
-        progress.figures["accuracy"] = accuracy(scores)
-        progress.slices = accuracy_slices(self._items, scores, self._task.slices)
+    def _rival(self, candidate: Candidate, figures: Mapping[str, Figure]) -> Trial | None:
+        """The trial that this one races against; null where it has to be scored in full."""
+        held = {name: bounds for name, bounds in self.limits.items() if name in figures}
+        if not self._racing or violations(figures, held) or self._unmodified.is_it(candidate):
+            return None
+        return rival(tuple(self._trials), figures, self._objectives, floors_of(self._run))
 
-    def _measure(self, number: int, bundle: Path, progress: _Progress) -> None:
-        with _timed(progress, "measure", self._gate.quiet()):
+    def _score(self, asked: Asked, bundle: Path, against: Trial | None, progress: Progress) -> bool:
+        """Score the bundle; whether it was scored in full, not raced out."""
+        race = Race(scores_of(self._run)(against.number), len(self._scorer.items)) if against else None
+        with timed(progress, "score", self._gate.work()):
+            found = self._scorer.run(bundle, self._stop, race)
+        self._run.write_answers(asked.number, found.answers)
+        scores = [answer.score for answer in found.answers]
+        progress.scoring = found.how
+        progress.slices = accuracy_slices(found.samples, scores, self._scorer.task.slices)
+        answers = [answer.answer for answer in found.answers]
+        if self._scorer.task.costs:
+            progress.confusion = confusion(answers, found.samples, self._scorer.task)
+        progress.learn(samples=found.samples, answers=answers, scores=scores, retained=found.retained)
+        if not found.raced and self._unmodified.is_it(asked.candidate):
+            self._keep(asked.candidate, found)
+        return not found.raced
+
+    def _keep(self, candidate: Candidate, found: Scored) -> None:
+        model = candidate.values["model.path"]
+        with self._unmodified.turn(model, self._stop):
+            if self._unmodified.read(model) is None:
+                self._unmodified.write(model, found)
+
+    def _compare(self, candidate: Candidate, builder: Builder, progress: Progress) -> None:
+        """Hold the answers against those of the candidate's own model as it comes."""
+        model = candidate.values["model.path"]
+        with timed(progress, "reference", self._unmodified.turn(model, self._stop)):
+            reference = self._unmodified.read(model) or self._reference(model, builder)
+        if reference is None:
+            progress.labels += (f"the unmodified model cannot be scored ({self._unmodified.failed[model]})",)
+            return
+        kept = progress.outcome.retained
+        retained = replace(kept, unmodified=reference.retained) if kept else None
+        progress.learn(unmodified=reference.answers, retained=retained)
+
+    def _reference(self, model: Value, builder: Builder) -> Reference | None:
+        """The unmodified model built and scored; null where that fails, which it would again."""
+        if model in self._unmodified.failed:
+            return None
+        progress = Progress(Outcome(task=self._scorer.task), {})
+        bundle = self._unmodified.bundle(model)
+        try:
+            self._build(self._unmodified.candidate(model), bundle, builder, progress)
+            with self._gate.work():
+                return self._unmodified.write(model, self._scorer.run(bundle, self._stop))
+        except (StageFailed, JobFailed) as error:
+            self._unmodified.failed[model] = str(error)
+            return None
+        finally:
+            shutil.rmtree(bundle, ignore_errors=True)
+
+    def _measure(self, number: int, bundle: Path, progress: Progress) -> None:
+        with timed(progress, "measure", self._gate.quiet()):
             measurement = self._measurement(bundle)
         self._run.write_measurement(number, measurement)
         spread = between_processes([reference.measurement for reference in self._run.read_references()])
-        progress.figures |= {**latency_figures(measurement, spread), "memory_peak_mb": memory_figure(measurement)}
+        progress.learn(measurement=measurement, spread=spread)
         progress.labels = (("provisional",) if measurement.provisional else ()) + measurement.reasons
 
     def _measurement(self, bundle: Path) -> Measurement:
         """A measurement of the bundle, taken again a bounded number of times where it is invalid."""
-        job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self._items)))
+        job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self._scorer.items)))
         measurement = run_job(job, cancel=self._stop)
         for _ in range(_MEASURE_ATTEMPTS - 1):
             assert isinstance(measurement, Measurement)
@@ -183,40 +236,10 @@ class Evaluator:
         return measurement
 
 
-@contextmanager
-def _timed(progress: _Progress, phase: str, turn: AbstractContextManager[None]) -> Iterator[None]:
-    """Book the wait for a turn as ``wait`` and the turn itself as its phase."""
-    asked = time.monotonic()
-    with turn:
-        begun = time.monotonic()
-        progress.seconds["wait"] += begun - asked
-        try:
-            yield
-        finally:
-            progress.seconds[phase] += time.monotonic() - begun
-
-
 def timed_items(items: Sequence[Sample]) -> Sequence[Sample]:
     """The items that a measurement cycles through, taken evenly over the split."""
     count = min(TIMED_ITEMS, len(items))
     return [items[place * len(items) // count] for place in range(count)]
-
-
-def requests(samples: Sequence[Sample]) -> tuple[Request, ...]:
-    """The samples as a runner is asked them."""
-    return tuple(
-        Request(id=sample.id, image=str(sample.image.resolve()), question=sample.question, fields=sample.fields)
-        for sample in samples
-    )
-
-
-def score(result: Answered, samples: Sequence[Sample], metric: str) -> list[ScoredAnswer]:
-    """Each sample's answer with its score, in the order of the samples."""
-    texts = {answer.id: answer.text for answer in result.answers}
-    return [
-        ScoredAnswer(id=sample.id, answer=texts[sample.id], score=METRICS[metric](texts[sample.id], sample))
-        for sample in samples
-    ]
 
 
 def violations(figures: Mapping[str, Figure], limits: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:

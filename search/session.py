@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Event
@@ -13,9 +13,9 @@ from typing import Any
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job, JobFailed
 from hardware_profiles.profile import local
-from hardware_profiles.runtimes import capabilities
 from hardware_profiles.store import Store
 from objectives.accuracy import accuracy, accuracy_slices
+from objectives.registry import OBJECTIVES, metadata
 from objectives.run import RunFolder
 from objectives.task import Task, load_task, read_split, read_splits, split_digest
 from objectives.trial import Trial
@@ -24,26 +24,24 @@ from search.baselines import blank_image, commonest_answer
 from search.budget import Budget
 from search.build import StageTree
 from search.checks import (
+    legal_space,
     models,
     narrowed,
-    refuse_bad_models,
     refuse_image_tokens,
     refuse_missing_hints,
     refuse_missing_splits,
     refuse_prompts,
     refuse_unwritable,
 )
-from search.config import SearchConfig, load_config
+from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
-from search.evaluate import Evaluator, requests, score
+from search.evaluate import Evaluator
 from search.executors import Builder
 from search.gate import Gate
+from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
-from spaces.legality import refuse_illegal
-from spaces.plugins import available
-from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space
 
@@ -59,6 +57,7 @@ class Prepared:
     task: Task
     space: Space
     splits: Mapping[str, Sequence[Sample]]
+    retention: Retention | None
     tree: StageTree
     run: RunFolder
     notes: tuple[str, ...] = ()
@@ -79,10 +78,8 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     if budget is not None:
         config = replace(config, budget=budget)
     task = load_task(config.task)
-    space = load_space(config.space, available())
-    space.check(capabilities())
-    refuse_bad_models(space)
-    refuse_illegal(space)
+    refuse_impossible(config, task, path)
+    space = legal_space(config.space)
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]
@@ -90,6 +87,10 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     refuse_missing_splits(space, splits, config.task)
     refuse_image_tokens(space, task, splits)
     refuse_missing_hints(space, task, splits["search"][: config.items])
+    retention = _retention(config, space)
+    if retention:
+        longest = max(task.max_new_tokens, retention.task.max_new_tokens)
+        task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
     if "holdout" not in splits:
         notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
     if config.items and config.items > len(splits["search"]):
@@ -99,9 +100,38 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     refuse_unwritable(config.store)
     tree = StageTree(space, splits, digests, task.max_new_tokens, config.seed)
     settings = _settings(path, config, task, space, digests)
+    settings["search"]["retention"] = _retention_settings(config, retention)
     settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
     opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
-    return Prepared(config=config, task=task, space=space, splits=splits, tree=tree, run=opened, notes=notes)
+    return Prepared(
+        config=config, task=task, space=space, splits=splits, retention=retention, tree=tree, run=opened, notes=notes
+    )
+
+
+def _retention(config: SearchConfig, space: Space) -> Retention | None:
+    """The set that must not be forgotten, read and checked like the task's own.
+
+    Raises:
+        BadInput: one sentence.
+    """
+    given = config.retention
+    if given is None:
+        return None
+    task = load_task(given.task)
+    samples = read_split(task, given.split)[: given.items]
+    refuse_image_tokens(space, task, {given.split: samples})
+    return Retention(task=task, samples=samples)
+
+
+def _retention_settings(config: SearchConfig, retention: Retention | None) -> dict[str, Any] | None:
+    if config.retention is None or retention is None:
+        return None
+    return {
+        "split": config.retention.split,
+        "items": len(retention.samples),
+        "metric": retention.task.metric.spec,
+        "digest": split_digest(retention.samples),
+    }
 
 
 def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
@@ -113,7 +143,8 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
 def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
-    study = Study(run.journal, space, directions(config.objectives), config.seed)
+    goals = directions([config.known[name] for name in config.objectives])
+    study = Study(run.journal, space, goals, config.seed, config.sampler)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
@@ -122,12 +153,14 @@ def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) 
     evaluator = Evaluator(
         run=run,
         space=space,
-        task=prepared.task,
-        items=prepared.items,
+        scorer=Scorer(prepared.task, prepared.items, prepared.retention, config.seed),
         tree=prepared.tree,
         store=store,
         gate=gate,
+        objectives=config.objectives,
+        known=config.known,
         limits=config.limits,
+        racing=config.racing,
         stop=stop,
         device=local(),
     )
@@ -153,7 +186,11 @@ def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) 
 def add_blank_image(prepared: Prepared) -> None:
     """Add the second baseline, of the most accurate trial, to the run folder; without it where that bundle fails."""
     run, task, items = prepared.run, prepared.task, prepared.items
-    scored = [trial for trial in run.read_trials() if accuracy_of(trial) is not None and trial.state != "failed"]
+    scored = [
+        trial
+        for trial in run.read_trials()
+        if accuracy_of(trial) is not None and trial.state in ("complete", "infeasible")
+    ]
     if scored:
         best = max(scored, key=lambda trial: accuracy_of(trial) or 0.0)
         with suppress(JobFailed):
@@ -190,7 +227,7 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
     use = run.log_holdout(purpose, [number])
     result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
     assert isinstance(result, Answered)
-    scores = [answer.score for answer in score(result, samples, task.metric)]
+    scores = [answer.score for answer in score(result, samples, task)]
     return HoldoutCheck(
         accuracy=accuracy(scores), slices=accuracy_slices(samples, scores, task.slices), repeat=use.repeat
     )
@@ -205,7 +242,10 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
             "objectives": list(config.objectives),
             "limits": {name: dict(bounds) for name, bounds in config.limits.items()},
             "items": config.items,
+            "racing": config.racing,
+            "figures": [metadata(one) for name, one in config.known.items() if name not in OBJECTIVES],
             "seed": config.seed,
+            "sampler": config.sampler,
             "workers": config.workers,
             "budget": str(config.budget),
         },
@@ -214,10 +254,12 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
         "task": {
             "path": str(config.task.resolve()),
             "name": task.name,
-            "metric": task.metric,
+            "metric": task.metric.spec,
             "slices": list(task.slices),
             "max_new_tokens": task.max_new_tokens,
             "hints": {task.hint_field: dict(task.hints)},
+            "unknown": list(task.unknown),
+            "costs": asdict(task.costs) if task.costs else None,
             "digests": dict(digests),
         },
         "device": {

@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from hardware_profiles.store import write_atomic
 from objectives.folders import refuse_read_only
+from objectives.registry import described
 from objectives.run import RunFolder
 from objectives.trial import Trial
-from reports.front import floors_of, front, front_as_dict, objectives_of, scores_of
+from reports.front import floors_of, front_as_dict, front_of, objectives_of, scores_of
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.text import front_table, pick_text
@@ -58,7 +59,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
         print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
         return 0
     trials = [trimmed(trial, run.settings) for trial in run.read_trials()]
-    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
+    found = front_of(run, trials)
     console.print(front_table(found))
     _print_stages(console, summary["stages"])
     console.print(f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials.")
@@ -75,7 +76,7 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
         for stage in trial.stages:
             (reused if stage.reused else built)[stage.name] += 1
             seconds[stage.name] += 0.0 if stage.reused else stage.seconds
-    found = front(trials, objectives_of(run.settings), floors_of(run), scores_of(run))
+    found = front_of(run, trials)
     return {
         "ended": outcome.ended,
         "seconds": outcome.seconds,
@@ -104,7 +105,8 @@ def pick_and_rescore(
         raise BadInput(f"{path}: uses of the holdout split are put on record there ({error.strerror}).") from None
     limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
     limits |= {name: ("<=", value) for name, value in most.items()}
-    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run), scores_of(run))
+    known = described(run.settings)
+    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run), scores_of(run), known)
     number = picked.trial.number
     check = score_on_holdout(run, number, f"pick --prefer {prefer}")
     picked = with_holdout(picked, check)
@@ -157,6 +159,10 @@ def trial_line(trial: Trial) -> str:
     apart = f"  [dim]{escape(halves(trial))}[/dim]" if halves(trial) else ""
     if trial.state == "failed":
         return f"[dim]{trial.number:>5}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
+    if trial.state == "pruned":
+        reached = figure_of(trial, "accuracy")
+        why = f"accuracy {reached.value or 0:.3f} after {reached.n} items, {trial.reason}"
+        return f"[dim]{trial.number:>5}  raced out[/dim]  {words}: [dim]{escape(why)}[/dim]"
     accuracy, latency = figure_of(trial, "accuracy").value, figure_of(trial, "latency_p50_ms").value
     shown = f"{accuracy:.3f}" if accuracy is not None else "–"
     speed = f"{latency:.2f} ms" if latency is not None else "–"

@@ -3,11 +3,10 @@
 import json
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -15,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from hardware_profiles.store import write_atomic
+from search.samplers import Distinct, find
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
@@ -33,23 +33,11 @@ class Asked:
     candidate: Candidate
 
 
-class _DistinctTPE(optuna.samplers.TPESampler):  # type: ignore[misc]
-    """Multivariate TPE; what it draws goes through ``distinct``, which gives something untried in its place."""
-
-    def __init__(self, distinct: Callable[[Mapping[str, Value]], Mapping[str, Value]], seed: int) -> None:
-        super().__init__(multivariate=True, group=True, seed=seed)
-        self._distinct = distinct
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        drawn = super().sample_relative(study, trial, search_space)
-        return dict(self._distinct(drawn)) if drawn else {}
-
-
 class Study:
     """Ask and tell over a space; safe to call from several threads."""
 
-    def __init__(self, journal: Path, space: Space, directions: Sequence[str], seed: int) -> None:
-        """Open the journal, or begin one.
+    def __init__(self, journal: Path, space: Space, directions: Sequence[str], seed: int, sampler: str = "tpe") -> None:
+        """Open the journal, or begin one; ``sampler`` is a name or reference of `search.samplers`.
 
         Raises:
             BadInput: the journal is of a study with other objectives.
@@ -65,7 +53,7 @@ class Study:
                 study_name=NAME, storage=storage, directions=list(directions), load_if_exists=True
             )
             done = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = _DistinctTPE(self._distinct, (seed + done) % 2**32)
+            self._study.sampler = Distinct(find(sampler)((seed + done) % 2**32), self._distinct)
         if [direction.name.lower() for direction in self._study.directions] != list(directions):
             raise BadInput(f"{journal}: this study has other objectives; give the run another name with --run.")
         self._random = random.Random(f"{seed}:{done}")
@@ -135,6 +123,17 @@ class Study:
             trial.set_user_attr("final", final)
             (self._seen.add if final else self._seen.discard)(str(trial.user_attrs.get("candidate")))
             self._study.tell(number, state=TrialState.FAIL)
+
+    def prune(self, number: int, reason: str, reached: Mapping[str, float | None], misses: Mapping[str, float]) -> None:
+        """A trial was raced out: ``reached`` is what is known of its accuracy (value, low, high, n), no value of it."""
+        with self._lock:
+            trial = self._open(number)
+            for name, value in (("reason", reason), ("final", True), ("accuracy", dict(reached))):
+                trial.set_user_attr(name, value)
+            self._seen.add(str(trial.user_attrs.get("candidate")))
+            for limit, amount in misses.items():
+                trial.set_constraint(limit, amount)
+            self._study.tell(number, state=TrialState.PRUNED)
 
     def _distinct(self, drawn: Mapping[str, Value]) -> Mapping[str, Value]:
         """The drawn values, or where they make a candidate that was tried, those of the nearest one that was not.

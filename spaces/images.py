@@ -25,9 +25,9 @@ def read_image(path: Path) -> Pixels:
         BadInput: one sentence: it is missing, no plain file, damaged, larger than ``MAX_PIXELS``, longer than
             ``MAX_ASPECT`` times its width or the reverse, or of none of ``FORMATS``.
     """
-    if not path.is_file():
-        raise BadInput(f"{path} cannot be read as an image: the file is missing.")
     try:
+        if not path.is_file():
+            raise BadInput(f"{path} cannot be read as an image: the file is missing.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:

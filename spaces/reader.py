@@ -12,7 +12,9 @@ import yaml
 from spaces.axes import Axis, Domain, Value
 from spaces.errors import BadInput
 from spaces.knobs import Choices, Clause, Knob, Range, Term, contains, one_of
+from spaces.plugins import available
 from spaces.space import Space
+from spaces.strict_yaml import MOST_CHARACTERS, parse_yaml
 
 SCHEMA = "vlmfront.space/1"
 _RANGE_KEYS = {"low", "high", "step", "log"}
@@ -25,7 +27,8 @@ def load_yaml(path: Path, schema: str) -> dict[str, Any]:
         BadInput: no file, no YAML (with the line), no mapping, or another schema.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8-sig") as stream:
+            loaded = parse_yaml(stream.read(MOST_CHARACTERS + 1))
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -42,14 +45,22 @@ def load_yaml(path: Path, schema: str) -> dict[str, Any]:
     return loaded
 
 
-def load_space(path: Path, axes: Sequence[Axis]) -> Space:
-    """The space in a YAML file, over the given axes.
+def load_space(path: Path, axes: Sequence[Axis] | None = None) -> Space:
+    """The space in a YAML file, over the given axes, or else the built-in, the installed and those it names itself.
 
     Raises:
         BadInput: one sentence that names the file, the field and the nearest name or value that would do.
     """
     document = load_yaml(path, SCHEMA)
-    refuse_unknown(document, {"schema", "axes"}, str(path))
+    refuse_unknown(document, {"schema", "plugins", "axes"}, str(path))
+    plugins = document.get("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(one, str) for one in plugins):
+        raise BadInput(f"{path}: plugins: a list of references like my_package.my_module:AXIS is expected.")
+    if axes is None:
+        try:
+            axes = available(plugins)
+        except BadInput as error:
+            raise BadInput(f"{path}: plugins: {error}") from None
     by_name = {axis.name: axis for axis in axes}
     given = document.get("axes")
     if not isinstance(given, dict) or not given:
@@ -61,7 +72,7 @@ def load_space(path: Path, axes: Sequence[Axis]) -> Space:
             knobs += _axis_knobs(given[axis.name], axis, str(path))
     if not any(knob.name == "model.path" for knob in knobs):
         raise BadInput(f"{path}: axes.model.path: name at least one model folder.")
-    return Space(tuple(axes), _in_order(knobs, str(path)), path.parent, str(path))
+    return Space(tuple(axes), _in_order(knobs, str(path)), path.parent, str(path), tuple(plugins))
 
 
 def refuse_unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
@@ -88,6 +99,11 @@ def json_schema(axes: Sequence[Axis]) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "schema": {"const": SCHEMA},
+            "plugins": {
+                "description": "axes to add, as module:attr",
+                "type": "array",
+                "items": {"type": "string"},
+            },
             "axes": {
                 "type": "object",
                 "required": ["model"],

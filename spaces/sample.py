@@ -22,3 +22,7 @@ class Sample:
     question: str
     answers: tuple[str, ...]
     fields: Mapping[str, str] = field(default_factory=dict)
+
+    def value(self, field: str) -> str:
+        """What rows are told apart by: a field's text (empty without it); ``answer`` is the canonical answer."""
+        return self.answers[0] if field == "answer" else self.fields.get(field, "")

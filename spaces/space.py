@@ -24,12 +24,14 @@ class Space:
         knobs: every knob of the space file, each after those that its condition names.
         folder: what relative paths in the space are relative to.
         source: the file it was read from, for error messages.
+        plugins: references (``module:attr``) of the axes that the file brings along.
     """
 
     axes: tuple[Axis, ...]
     knobs: tuple[Knob, ...]
     folder: Path
     source: str
+    plugins: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

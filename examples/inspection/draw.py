@@ -112,6 +112,12 @@ INSTRUCTIONS = (
     "look at the picture and answer in a few words .",
 )
 
+SPARE_WORDS = (
+    *("zero", "six", "seven", "eight", "nine", "ten", "digit", "digits", "meter", "reading", "value", "figure"),
+    *("unknown", "yes", "not", "sure", "cannot", "this", "that", "it", "image", "photo", "written", "display"),
+    *("counter", "percent", "low", "high", "black", "white", "blue", "yellow", "small", "large", "good", "bad"),
+)  # not of this task: for other tasks that the family is tuned on
+
 Split = Literal["train", "calibration", "dev", "search", "holdout"]
 ROWS: dict[Split, int] = {"train": 2000, "calibration": 128, "dev": 256, "search": 512, "holdout": 1024}
 FAMILY_STREAM = 100  # the stream of scenes that the family is trained on; the splits use 0 to 4

@@ -26,7 +26,8 @@ import draw
 PATCH = 8  # pixels
 VISUAL_TOKENS = (draw.SIZE // PATCH) ** 2
 PAD, BOS, EOS, UNK, IMAGE = SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<image>")
-VOCABULARY = 128  # rows of the embedding: special tokens and words, filled up to a multiple of 64
+FIRST_ROWS = 128  # of the embedding in the first stage of training: special tokens and draw.words()
+VOCABULARY = 192  # rows as published: with draw.SPARE_WORDS, filled up to a multiple of 64
 MEAN = STD = 0.5  # of pixels scaled to 0..1
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -61,8 +62,8 @@ SIZES: dict[str, Size] = {
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Whole words between blanks; the special tokens come first."""
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *draw.words()))}
-    if len(vocabulary) > VOCABULARY:
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *draw.words(), *draw.SPARE_WORDS))}
+    if len(vocabulary) > VOCABULARY or len(draw.words()) + len(SPECIAL) > FIRST_ROWS:
         raise ValueError(f"{len(vocabulary)} words do not fit into {VOCABULARY} rows")
     rust = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -80,7 +81,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def config(size: Size) -> LlavaConfig:
+def config(size: Size, rows: int = VOCABULARY) -> LlavaConfig:
     """The LLaVA layout of a size: all visual tokens of the last layer, a key-value head for two heads, untied."""
     heads = size.text_width // 32
     ids = {token: index for index, token in enumerate(SPECIAL)}
@@ -95,7 +96,7 @@ def config(size: Size) -> LlavaConfig:
             vision_use_head=False,
         ),
         text_config=LlamaConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=rows,
             hidden_size=size.text_width,
             intermediate_size=size.text_ffn,
             num_hidden_layers=size.text_layers,
@@ -120,9 +121,19 @@ def config(size: Size) -> LlavaConfig:
 
 
 def build(size: Size, seed: int) -> LlavaForConditionalGeneration:
-    """Fresh float32 weights, the same for the same seed."""
+    """Fresh float32 weights for the first stage, the same for the same seed."""
     torch.manual_seed(seed)
-    return LlavaForConditionalGeneration(config(size)).float()
+    return LlavaForConditionalGeneration(config(size, FIRST_ROWS)).float()
+
+
+@torch.no_grad()
+def widened(model: LlavaForConditionalGeneration, size: Size, seed: int) -> LlavaForConditionalGeneration:
+    """The model with embedding and head grown to `VOCABULARY` rows, the new ones as freshly initialised."""
+    torch.manual_seed(seed)
+    wide = LlavaForConditionalGeneration(config(size)).float()
+    for name, weight in model.state_dict().items():
+        wide.state_dict()[name][: len(weight)] = weight
+    return wide
 
 
 def prompt_text(prompt: str) -> str:

@@ -19,6 +19,8 @@ class TorchRuntime:
     name = "torch"
     capabilities: Mapping[str, tuple[Any, ...]] = {
         "quantization.weights": ("fp16",),
+        "quantization.vision": ("fp16",),
+        "quantization.projector": ("fp16",),
         "visual_tokens.keep": (1.0,),
         "runtime.inference_precision": ("f32",),
         "runtime.kv_cache_precision": ("f32",),
@@ -104,12 +106,18 @@ class TorchSession:
             chosen = questions[start : start + batch]
             generated = self._generate(self._inputs(chosen), None)
             texts = tokenizer.batch_decode(generated, skip_special_tokens=True)
-            counts = (generated != tokenizer.pad_token_id).sum(1).tolist()
+            counts = [self._length(row.tolist()) for row in generated]
             answers += [
                 Answer(id=question.id, text=str(text), tokens=count)
                 for question, text, count in zip(chosen, texts, counts, strict=True)
             ]
         return answers
+
+    def _length(self, tokens: list[int]) -> int:
+        """How many tokens an answer has, the end token included; what follows it is padding."""
+        ends = self._model.generation_config.eos_token_id
+        places = [tokens.index(end) for end in (ends if isinstance(ends, list) else [ends]) if end in tokens]
+        return min(places, default=len(tokens) - 1) + 1
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
         template = self._processor.tokenizer.apply_chat_template

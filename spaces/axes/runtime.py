@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from spaces.axes import Choice, Domain, Samples
 from spaces.axes.checkpoint import load_strict
+from spaces.axes.dead_heads import remove_dead_heads
 from spaces.axes.files import (
     DETOKENIZER,
     LANGUAGE_MODEL,
@@ -32,7 +33,7 @@ class Runtime:
     """Knob ``name`` (openvino, torch) picks the export; the others are execution settings and leave the artifact alone.
 
     ``openvino``: language model, text embeddings, vision tower with projector, tokenizer and detokenizer as OpenVINO IR
-    with fp16 weights, and the JSON files that openvino_genai reads. ``torch``: the fp16 checkpoint as it is.
+    with fp16 weights, and the JSON files that openvino_genai reads. Any other runtime gets the checkpoint as it is.
     """
 
     name = "runtime"
@@ -40,9 +41,7 @@ class Runtime:
     tools: tuple[str, ...] = ("torch", "transformers", "optimum", "optimum-intel", "openvino", "openvino-tokenizers")
     domains: Mapping[str, Domain] = MappingProxyType(
         {
-            "name": Domain(
-                kind="choice", default="openvino", values=("openvino", "torch"), help="what runs the bundle"
-            ),
+            "name": Domain(kind="text", default="openvino", help="what runs the bundle: openvino, torch or a plug-in"),
             "threads": Domain(kind="int", default=1, low=1, high=1024, help="CPU threads", bound=True),
             "inference_precision": Domain(
                 kind="choice", default="f32", values=("f32", "bf16", "f16"), help="type of the arithmetic", bound=True
@@ -70,15 +69,16 @@ class Runtime:
             StageFailed: the checkpoint does not load strictly, its tokenizer has no OpenVINO form, or its chat template
                 does not take plain text.
         """
-        if choice["name"] == "torch":
-            link_all(source, target, (*SIDE_FILES, *weight_files(source)))
-        else:
+        if choice["name"] == "openvino":
             _export(source, target)
+        else:
+            link_all(source, target, (*SIDE_FILES, *weight_files(source)))
 
 
 def _export(source: Path, target: Path) -> None:
     Layout(source).prompt_ids("what is this")
     model = load_strict(source, "float32")
+    remove_dead_heads(model)
     work = target / "export.part"
     with quiet("transformers", "nncf", "optimum.exporters.openvino", "openvino"), _frozen_garbage():
         import openvino

@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE))
 draw: Any = importlib.import_module("draw")
 family: Any = importlib.import_module("family")
 train_family: Any = importlib.import_module("train_family")
+train_exemplars: Any = importlib.import_module("train_exemplars")
 MODELS = sorted((HERE / "models").glob("inspection-?/config.json"))
 
 MICRO = family.Size(vision_width=64, vision_layers=1, vision_ffn=64, text_width=64, text_layers=1, text_ffn=64)
@@ -119,6 +120,62 @@ def test_packed_branches_equal_questions_asked_alone() -> None:
         visual = train_family.visual_tokens(model, pixels)
         packed = train_family.answer_loss(model, visual, train_family.pack([pairs], words)).item()
     assert packed == pytest.approx(alone / tokens, rel=1e-4)
+
+
+def test_talks_are_of_one_kind_about_other_pictures_and_never_in_a_kept_out_wording() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [draw.family_facts(0, index)[0] for index in range(8)]
+    for asked in range(8):
+        for _ in range(50):
+            talk = train_exemplars.talk(rng, scenes, asked)
+            assert talk.pictures[-1] == asked
+            assert len(set(talk.pictures)) == len(talk.pictures) == len(talk.questions) in (2, 3)
+            kinds = {
+                kind
+                for kind in draw.KINDS
+                if all(
+                    scenes[row].answer(kind) == answer for row, answer in zip(talk.pictures, talk.answers, strict=True)
+                )
+            }
+            assert kinds
+            assert not set(talk.questions) & set(draw.KEPT_OUT.values())
+
+
+def test_talk_loss_equals_the_whole_model_on_each_conversation() -> None:
+    model, words = family.build(MICRO, 0), family.tokenizer()
+    model = family.widened(model, MICRO, 1).eval()
+    pixels = family.normalised(np.stack([draw.family_picture(0, index)[0] for index in range(4)]))
+    talks = [
+        train_exemplars.Talk((0, 1), ("name the digit .", "what is this ?"), ("red", "in the red zone")),
+        train_exemplars.Talk((1, 2, 3), ("a ?", "b ?", "no digit seven ?"), ("one", "none", "two")),
+    ]
+    alone, tokens = 0.0, 0
+    for talk in talks:
+        text = "<bos>"
+        for question, answer in zip(talk.questions, talk.answers, strict=True):
+            text += f"user : {'<image>' * 64}\n{question} assistant : {answer}<eos>"
+        ids = torch.tensor([words(text, add_special_tokens=False).input_ids])
+        said = words(f"{talk.answers[-1]}<eos>", add_special_tokens=False).input_ids
+        with torch.inference_mode():
+            shown = pixels[list(talk.pictures)]
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=shown).logits[0]
+        targets = torch.tensor(said)
+        alone += torch.nn.functional.cross_entropy(logits[-len(said) - 1 : -1], targets, reduction="sum").item()
+        tokens += len(said)
+    with torch.inference_mode():
+        visual = train_family.visual_tokens(model, pixels)
+        together = train_exemplars.talk_loss(model, words, visual, talks).item()
+    assert together == pytest.approx(alone / tokens, rel=1e-4)
+
+
+def test_widening_keeps_what_the_model_says() -> None:
+    narrow, words = family.build(MICRO, 0).eval(), family.tokenizer()
+    wide = family.widened(narrow, MICRO, 1).eval()
+    ids = torch.tensor([words("user : which way does the arrow point ?", add_special_tokens=False).input_ids])
+    with torch.inference_mode():
+        before, after = narrow(input_ids=ids).logits, wide(input_ids=ids).logits
+    assert after.shape[-1] == family.VOCABULARY
+    assert torch.equal(after[..., : family.FIRST_ROWS], before)
 
 
 def test_killed_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

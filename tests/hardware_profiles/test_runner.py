@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hardware_profiles.agent import probes
 from hardware_profiles.agent.runner import decode_job, explain
 from hardware_profiles.bundle import Bundle
 from hardware_profiles.client import Cancelled, run_job, scatter
-from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request, encode
+from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Request, encode
 from hardware_profiles.runtimes import find
 from spaces.errors import BadInput
 
@@ -193,6 +193,49 @@ def test_a_runner_that_falls_silent_at_work_is_a_timeout(requests: tuple[Request
     mutters = "say('phase', phase='work')\nwhile True: print('x', end='', flush=True); time.sleep(0.05)"
     with pytest.raises(JobFailed, match=r"TIMEOUT: nothing was heard of work"):
         run_job(job(requests, work=0.5), command=script(SPEAKS + mutters))
+
+
+def test_endless_ticks_end_with_the_total(requests: tuple[Request, ...]) -> None:
+    endless = "say('phase', phase='work')\nwhile True: say('tick'); time.sleep(0.05)"
+    asked = Job(
+        kind="answer",
+        bundle="/nowhere",
+        requests=requests,
+        deadline_s={"load": 0.4, "warmup": 0.1, "work": 0.4},
+        answer_s=0.005,
+    )
+    assert asked.total_s == pytest.approx(0.9 + 0.005 * (64 + 40))
+    begun = time.monotonic()
+    with pytest.raises(JobFailed, match=r"TIMEOUT: work went on, but the job had taken 1\.42 s in all"):
+        run_job(asked, command=script(SPEAKS + endless))
+    assert 1.4 < time.monotonic() - begun < 1.5 + client.GRACE_S + client.GONE_S
+
+
+ANSWERS = (
+    "say('loaded', load_s=1.0); say('phase', phase='work')\n"
+    "for n in range(40): say('answers', answers=[{'id': str(n), 'text': 'x', 'tokens': 1}])\n"
+)
+
+
+def test_the_caller_may_have_heard_enough(requests: tuple[Request, ...]) -> None:
+    heard: list[str] = []
+
+    def enough(answers: Sequence[Answer]) -> bool:
+        heard.extend(answer.id for answer in answers)
+        return len(heard) >= 7
+
+    never_ends = SPEAKS + ANSWERS + "time.sleep(600)"
+    result = run_job(job(requests), enough=enough, command=script(never_ends))
+    assert isinstance(result, Answered)
+    assert heard == [str(number) for number in range(len(heard))]
+    assert [answer.id for answer in result.answers] == heard
+    assert len(heard) >= 7
+    assert result.memory_peak_bytes is None
+    assert 0 <= result.work_s < 60
+    ends = SPEAKS + ANSWERS + "say('done', work_s=1.2, memory_peak_bytes=1)"
+    whole = run_job(job(requests), enough=lambda _: False, command=script(ends))
+    assert isinstance(whole, Answered)
+    assert len(whole.answers) == 40
 
 
 def test_a_real_load_over_its_deadline_is_a_timeout(sealed: Sealed, requests: tuple[Request, ...]) -> None:

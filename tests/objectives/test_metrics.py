@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.metrics import METRICS, commonest_answers, exact, normalise
+from objectives.metrics import METRICS, Metric, commonest_answers, contains, exact
+from objectives.normal import normalise
 from spaces.sample import Sample
 
 
@@ -80,3 +81,28 @@ def test_the_commonest_answer_counts_spellings_as_one() -> None:
     answers = ["Open", "open", "OPEN", "shut", "shut"]
     rows = [Sample(id=str(i), image=Path("x"), question="?", answers=(text,)) for i, text in enumerate(answers)]
     assert set(commonest_answers(rows, rows)) == {"open"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("it is the Red zone", 1.0),
+        ("red.", 1.0),
+        ("redder", 0.0),
+        ("a crimson, deep one", 1.0),
+        ("", 0.0),
+        ("re d", 0.0),
+    ],
+)
+def test_contains_whole_words(answer: str, expected: float) -> None:
+    two = Sample(id="i", image=Path("x"), question="q", answers=("red", "deep crimson", "crimson, deep"))
+    assert contains(answer, two) == expected
+
+
+def test_every_metric_is_a_share_and_credits_the_reference() -> None:
+    right = Sample(id="i", image=Path("x"), question="q", answers=("3.5 bar",))
+    for name in METRICS:
+        assert Metric(name)("3.5 bar", right) == 1.0
+        assert Metric(name)("blue", right) == 0.0
+        assert Metric(name).spec == name
+    assert Metric("numeric", {"tolerance": 0.5}).spec == {"name": "numeric", "tolerance": 0.5}

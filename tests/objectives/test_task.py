@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from objectives.metrics import METRICS
 from objectives.task import load_task, read_split, read_splits, split_digest
+from objectives.task_file import task_schema
 from spaces.errors import BadInput
+from spaces.sample import Sample
 
 TASK = """\
 schema: vlmfront.task/1
@@ -66,7 +69,7 @@ def refusal(folder: Path, split: str = "search") -> str:
 
 def test_reads_task_and_rows(folder: Path) -> None:
     task = load_task(folder / "task.yaml")
-    assert (task.name, task.metric, task.slices, task.max_new_tokens) == ("demo", "exact", ("kind",), 8)
+    assert (task.name, task.metric.spec, task.slices, task.max_new_tokens) == ("demo", "exact", ("kind",), 8)
     assert (task.hint_field, task.hints) == ("kind", {"light": "answer red or green"})
     first, second = read_split(task, "search")
     assert first.image == folder / "data" / "0.png"
@@ -198,3 +201,92 @@ def test_512_rows_are_checked_fast(folder: Path) -> None:
     begin = time.process_time()
     assert len(read_split(load_task(folder / "task.yaml"), "search")) == 512
     assert time.process_time() - begin < 3
+
+
+COSTS = "costs: {classes: [ok, defect], matrix: [[0, 1], [10, 0]]}\n"
+
+
+def test_what_the_file_leaves_out_has_its_defaults(folder: Path) -> None:
+    path = folder / "task.yaml"
+    task = load_task(path)
+    assert (task.unknown, task.costs, task.columns, task.question) == (("unknown",), None, {}, "")
+    assert (task.exemplar_split, task.exemplar_field) == ("train", "kind")
+    path.write_text(TASK.replace("hints: {field: kind, values: {light:", "# {").replace("# {", "#"))
+    assert load_task(path).exemplar_field == ""
+    path.write_text(TASK + COSTS)
+    costs = load_task(path).costs
+    assert costs is not None
+    assert (costs.other, costs.unknown, costs.where) == ((1, 10), (1, 10), {})
+    path.write_text(TASK + COSTS.replace("]]}", "]], other: 4, unknown: 2, where: {kind: [light]}}"))
+    costs = load_task(path).costs
+    assert costs is not None
+    assert (costs.other, costs.unknown, costs.where) == ((4, 4), (2, 2), {"kind": ("light",)})
+    path.write_text(TASK + "exemplars: {split: holdout2, field: shape}\n".replace("holdout2", "extra"))
+    with pytest.raises(BadInput, match="'extra' is none of the splits"):
+        load_task(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("columns: {imgae: x}", ["columns", "'imgae'", "did you mean image"]),
+        ("columns: {answer: x, answers: y}", ["columns", "either"]),
+        ("columns: {question: x}\nquestion: y", ["question", "one of the two"]),
+        ("costs: {classes: [a, b], matrix: [[0, 1]]}", ["costs", "2 rows", "2 costs"]),
+        ("costs: {classes: [a, A.], matrix: [[0, 1], [1, 0]]}", ["costs", "same answer"]),
+        ("costs: {classes: [a, b], matrix: [[0, -1], [1, 0]]}", ["costs.matrix.0.1", "greater than or equal to 0"]),
+        ("costs: {classes: [a, b], matrix: [[0, .inf], [1, 0]]}", ["costs.matrix.0.1"]),
+        ("costs: {classes: [yes, no], matrix: [[0, 1], [1, 0]]}", ["costs.classes.0", "quotes"]),
+        ("costs: {classes: [a, b], matirx: [[0, 1], [1, 0]]}", ["costs", "'matirx'", "did you mean matrix"]),
+        ("exemplars: {split: holdout}", ["exemplars.split", "holdout", "train"]),
+        ("exemplars: {field: answer}", ["exemplars.field", "give it away"]),
+        ("unknown: unknown", ["unknown", "list"]),
+    ],
+)
+def test_refuses_a_bad_part_of_a_task(folder: Path, more: str, words: list[str]) -> None:
+    path = folder / "task.yaml"
+    path.write_text(f"{TASK}{more}\n")
+    with pytest.raises(BadInput) as caught:
+        load_task(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("{name: bleu}", ["'bleu'", "anls", "vqa_soft"]),
+        ("{name: exact, tolerance: 1}", ["exact has no tolerance"]),
+        ("{name: numeric, tolerance: -1}", ["metric.tolerance", "greater than or equal to 0"]),
+        ("{name: numeric, tolerence: 1}", ["'tolerence'", "did you mean tolerance"]),
+        ("{tolerance: 1}", ["metric.name", "required"]),
+        ("[exact]", ["metric", "dictionary"]),
+    ],
+)
+def test_refuses_a_bad_metric(folder: Path, metric: str, words: list[str]) -> None:
+    path = folder / "task.yaml"
+    path.write_text(TASK.replace("metric: exact", f"metric: {metric}"))
+    with pytest.raises(BadInput) as caught:
+        load_task(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+def test_a_metric_with_settings_scores(folder: Path) -> None:
+    path = folder / "task.yaml"
+    path.write_text(TASK.replace("metric: exact", "metric: {name: numeric, relative: 0.1}"))
+    task = load_task(path)
+    assert task.metric.spec == {"name": "numeric", "relative": 0.1}
+    sample = Sample(id="i", image=Path("x"), question="?", answers=("50",))
+    assert (task.score("54 V", sample), task.score("56 V", sample)) == (1.0, 0.0)
+
+
+def test_the_schema_is_of_what_is_read() -> None:
+    schema = task_schema()
+    assert schema["$id"] == "vlmfront.task/1"
+    assert set(schema["required"]) == {"schema", "name", "metric", "splits"}
+    assert {"columns", "question", "unknown", "costs", "exemplars"} < set(schema["properties"])
+    assert schema["additionalProperties"] is False
+    forms = schema["properties"]["metric"]["anyOf"]
+    assert set(forms[0]["enum"]) == set(METRICS)
+    json.dumps(schema)

@@ -46,7 +46,7 @@ def complete_trial(rng: np.random.Generator, number: int, begun: float) -> Trial
     )
     candidate |= {"visual_tokens.keep": keep} | ({"visual_tokens.method": "norm"} if keep < 1 else {})
     candidate |= {"quantization.weights": weights}
-    candidate |= {"quantization.group_size": 32, "quantization.calibrated": True} if weights == "int4" else {}
+    candidate |= {"quantization.group_size": 32, "quantization.method": "awq"} if weights == "int4" else {}
     candidate |= {
         "prompt.template": "you are a factory inspector . {question}",
         "prompt.hint": hint,

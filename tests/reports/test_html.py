@@ -14,7 +14,8 @@ from reports.charts import front_chart, model_order
 from reports.front import front
 from reports.html import report_html, write_report
 from reports.markup import Html, element, join
-from reports.tables import failures_table, shared_labels, stage_totals
+from reports.stages import stage_totals
+from reports.tables import failures_table, shared_labels
 from reports.words import halves, model_names
 from spaces.errors import BadInput
 

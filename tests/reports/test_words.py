@@ -13,7 +13,7 @@ def test_configuration_in_words() -> None:
         "visual_tokens.method": "norm",
         "quantization.weights": "int4",
         "quantization.group_size": 32,
-        "quantization.calibrated": True,
+        "quantization.method": "awq",
         "prompt.hint": True,
         "runtime.name": "torch",
         "runtime.threads": 2,
@@ -25,7 +25,8 @@ def test_configuration_in_words() -> None:
         "FFN −25 %",
         "LoRA rank 8, 120 steps",
         "50 % visual tokens by norm",
-        "int4 group 32, calibrated",
+        "int4 by AWQ",
+        "groups of 32",
         "answer hint",
         "runtime torch",
         "bf16",
@@ -43,6 +44,20 @@ def test_configuration_in_words() -> None:
         "runtime.inference_precision": "f32",
     }
     assert describe(plain) == ("m",)
+
+
+def test_what_was_pruned_and_tuned_in_words() -> None:
+    candidate: dict[str, Value] = {
+        "model.path": "m",
+        "pruning.ffn": 0.0,
+        "pruning.heads": 0.25,
+        "pruning.vision_ffn": 0.5,
+        "pruning.importance": "activations",
+        "tuning.method": "dora",
+        "tuning.steps": 60,
+        "tuning.rate": 0.0,
+    }
+    assert describe(candidate) == ("m", "heads −25 %, vision FFN −50 % by activations", "DoRA, 60 steps")
 
 
 def test_duration() -> None:

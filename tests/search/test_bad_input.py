@@ -78,6 +78,42 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         lambda f: edit(f / "search.yaml", objectives=["acuracy"]),
         ["acuracy", "did you mean accuracy"],
     ),
+    "cost without costs": (
+        lambda f: edit(f / "search.yaml", objectives=["accuracy", "cost"]),
+        ["search.yaml: objectives: cost needs", "`costs`", "task.yaml"],
+    ),
+    "forgetting without retention": (
+        lambda f: edit(f / "search.yaml", limits={"forgetting": {"max": 0.1}}),
+        ["search.yaml: limits: forgetting needs", "retention"],
+    ),
+    "retention of no task": (lambda f: edit(f / "search.yaml", retention={"split": "x"}), ["retention.task", "path"]),
+    "retention of a missing task": (
+        lambda f: edit(f / "search.yaml", retention={"task": "other/task.yaml"}),
+        ["other/task.yaml"],
+    ),
+    "retention of a missing split": (
+        lambda f: edit(f / "search.yaml", retention={"task": "task.yaml", "split": "trian"}),
+        ["trian", "did you mean train"],
+    ),
+    "retention of no items": (
+        lambda f: edit(f / "search.yaml", retention={"task": "task.yaml", "items": 0}),
+        ["search.yaml: retention.items", "0"],
+    ),
+    "retention with an unknown field": (
+        lambda f: edit(f / "search.yaml", retention={"task": "task.yaml", "splt": "train"}),
+        ["retention", "did you mean split"],
+    ),
+    "retention that is no mapping": (lambda f: edit(f / "search.yaml", retention=7), ["retention", "mapping"]),
+    "racing that is no flag": (lambda f: edit(f / "search.yaml", racing="often"), ["racing", "often"]),
+    "objective of no module": (
+        lambda f: edit(f / "search.yaml", objectives=["accuracy", "nowhere.figures:WORDS"]),
+        ["search.yaml", "nowhere.figures:WORDS", "module:attr"],
+    ),
+    "limit on an object that is no objective": (
+        lambda f: edit(f / "search.yaml", limits={"json:dumps": {"max": 1}}),
+        ["json:dumps", "lacks name, label"],
+    ),
+    "objectives that are numbers": (lambda f: edit(f / "search.yaml", objectives=[1, None]), ["objectives", "1"]),
     "unknown field": (lambda f: edit(f / "search.yaml", budgett="5m"), ["budgett", "did you mean budget"]),
     "unknown device": (lambda f: edit(f / "search.yaml", device="jetson"), ["device", "jetson", "local"]),
     "limit that is no number": (lambda f: edit(f / "search.yaml", limits={"size_mb": {"max": "big"}}), ["size_mb.max"]),

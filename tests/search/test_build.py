@@ -27,7 +27,7 @@ def space(tmp_path: Path) -> Space:
         "pruning": {"ffn": [0, 0.5]},
         "tuning": {"method": ["none", "lora"], "steps": [10, 20]},
         "visual_tokens": {"keep": [1.0, 0.5]},
-        "quantization": {"weights": ["fp16", "int4"], "calibrated": [False, True]},
+        "quantization": {"weights": ["fp16", "int4"], "method": ["rtn", "awq"]},
         "prompt": {"template": ["{question}", "look . {question}"]},
         "runtime": {"threads": [1, 2]},
     }
@@ -72,7 +72,7 @@ def full(space: Space) -> Candidate:
             "tuning.steps": 10,
             "visual_tokens.keep": 0.5,
             "quantization.weights": "int4",
-            "quantization.calibrated": True,
+            "quantization.method": "awq",
             "prompt.template": "{question}",
             "runtime.threads": 1,
         }

@@ -19,8 +19,10 @@ from optuna.trial import TrialState
 
 from hardware_profiles.bundle import open_bundle
 from objectives.metrics import METRICS
+from objectives.normal import normalise
 from objectives.run import RunFolder
 from objectives.task import load_task, read_split
+from objectives.trial import Trial
 from search.study import NAME
 
 COMMAND = (sys.executable, "-m", "search.cli")
@@ -43,7 +45,11 @@ def states(run: Path) -> list[TrialState]:
 
 
 def test_a_search_from_its_files_to_an_answer(project: Callable[..., Path], tiny_images: list[Path]) -> None:
-    config = project(limits={"size_mb": {"max": 1000}})
+    config = project(
+        limits={"size_mb": {"max": 1000}, "agreement": {"min": 0}, "forgetting": {"max": 1}},
+        retention={"task": "task.yaml", "split": "train", "items": 5},
+        racing=False,
+    )
     folder = config.parent / "run"
     found = vlmfront("search", config, "--run", folder)
     assert found["trials"] == 4
@@ -68,11 +74,25 @@ def test_a_search_from_its_files_to_an_answer(project: Callable[..., Path], tiny
         assert dict(bundle.manifest.candidate) == dict(trial.candidate)
         size = sum(path.stat().st_size for path in run.bundle(trial.number).iterdir() if path.name != "manifest.json")
         assert trial.figures["size_mb"].value == size / 1e6
+        _held_against_the_own_model(run, trial)
     assert {baseline.name for baseline in run.read_baselines()} == {"commonest_answer", "blank_image"}
     assert len(run.read_references()) >= 3
     _the_same_stage_is_built_once(run)
     _picking_exporting_and_asking(folder, tiny_images[0])
     _going_on(config, folder)
+
+
+def _held_against_the_own_model(run: RunFolder, trial: Trial) -> None:
+    """Each model's first trial is the model as it comes, so its answers are what the others are held against."""
+    model = trial.candidate["model.path"]
+    first = next(one for one in run.read_trials() if one.candidate["model.path"] == model)
+    own, told = run.read_answers(trial.number), run.read_answers(first.number)
+    equal = sum(normalise(a.answer) == normalise(b.answer) for a, b in zip(own, told, strict=True))
+    assert trial.figures["agreement"].value == equal / len(own)
+    assert first.figures["agreement"].value == 1.0
+    assert first.figures["forgetting"].value == 0.0
+    assert trial.figures["retention"].n == trial.figures["forgetting"].n == 5
+    assert len(list((run.path / "references").glob("*.json"))) <= 2
 
 
 def _the_same_stage_is_built_once(run: RunFolder) -> None:

@@ -1,5 +1,7 @@
 """What the axis tests share: full choices, samples over the tiny images, a tiny export and its answers."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +17,7 @@ from spaces.signal_stack import kept_signal_stack
 Apply: TypeAlias = Callable[..., Path]
 COLOURS = ("red", "green", "blue", "ball", "box", "shape", "colour", "this")
 QUESTION = "what colour is this ?"
+CLIP_SIDE = 32
 
 
 def full_choice(axis: Axis, choice: Choice) -> dict[str, Value]:
@@ -47,6 +50,50 @@ def apply(tmp_path: Path, axis_samples: Samples) -> Apply:
 def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("exported")
     runtime.AXIS.apply(full_choice(runtime.AXIS, {}), tiny_checkpoint, target, {}, 0)
+    return target
+
+
+def _write_clip_model(folder: Path) -> None:
+    """A tiny random LLaVA over a CLIP tower: 16 patches, a class token that the features leave out, two layers used."""
+    import torch
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig.from_pretrained(folder)
+    config.vision_config = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=CLIP_SIDE,
+        patch_size=8,
+        initializer_range=0.1,
+    )
+    config.image_seq_length = (CLIP_SIDE // 8) ** 2
+    config.vision_feature_layer, config.vision_feature_select_strategy = -2, "default"
+    torch.manual_seed(1)
+    LlavaForConditionalGeneration(config).half().save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def clip_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_checkpoint`` with a CLIP tower of 32 px: a class token, feature layer -2, strategy ``default``."""
+    folder = tmp_path_factory.mktemp("models") / "clip"
+    shutil.copytree(tiny_checkpoint, folder)
+    _write_clip_model(folder)
+    images = json.loads((folder / "preprocessor_config.json").read_text())
+    images |= {"size": {"shortest_edge": CLIP_SIDE}, "image_size": CLIP_SIDE}
+    images |= {"crop_size": {"height": CLIP_SIDE, "width": CLIP_SIDE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    layout = json.loads((folder / "processor_config.json").read_text())
+    layout |= {"num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"}
+    (folder / "processor_config.json").write_text(json.dumps(layout))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_exported(clip_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("clip_exported")
+    runtime.AXIS.apply(full_choice(runtime.AXIS, {}), clip_checkpoint, target, {}, 0)
     return target
 
 

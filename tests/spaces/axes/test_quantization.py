@@ -1,90 +1,67 @@
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from spaces.axes import Samples, Value, visual_tokens
-from spaces.axes.quantization import AXIS, calibration_inputs, nearest_group
+from spaces.axes.quantization import AXIS, LEVELS, METHODS, calibration_inputs
 from spaces.errors import StageFailed
 from spaces.signal_stack import kept_signal_stack
 from tests.spaces.axes.conftest import Apply, contents, full_choice, genai_answers
+from tests.spaces.axes.graph_weights import linears, storage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GATE = "layers.0.mlp.gate_proj"
+INT4: Mapping[str, Value] = {"weights": "int4", "group_size": 32}
 CHOICES: tuple[Mapping[str, Value], ...] = (
     {"weights": "int8"},
-    {"weights": "int4", "group_size": 32},
-    {"weights": "int4", "group_size": 64},
-    {"weights": "int4", "group_size": 32, "calibrated": True},
+    {"vision": "int4", "projector": "int8", "mode": "asym", "group_size": 32},
+    INT4,
+    {**INT4, "method": "gptq", "mode": "asym", "ratio": 0.5},
+    {**INT4, "method": "awq_scale_estimation", "mode": "asym", "ratio": 0.5, "projector": "int4"},
 )
+KINDS = {"fp16": "f16", "int8": "i8", "int4": "i4"}
 
 
-def _linears(folder: Path, graph: str) -> dict[str, Any]:
-    """The products with constant weights of a graph, by name."""
-    import openvino
-
-    model = openvino.Core().read_model(folder / f"openvino_{graph}_model.xml")
-    return {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() in ("MatMul", "Gather")}
+def _storages(folder: Path, graph: str, part: str) -> set[str]:
+    """The types that the layers whose names have this part are stored in."""
+    return {storage(node) for name, node in linears(folder, graph).items() if part in name}
 
 
-def _storage(node: Any) -> str:
-    """The element type that the weights of a linear layer are stored in."""
-    constant = node.input_value(0 if node.get_type_name() == "Gather" else 1).get_node()
-    while constant.get_type_name() != "Constant":
-        constant = constant.input_value(0).get_node()
-    return str(constant.get_element_type().get_type_name())
-
-
-def _weights(node: Any) -> "NDArray[np.float32]":
-    """The (row, column) weights that a linear layer multiplies with, worked out by OpenVINO's own constant folding."""
-    import openvino
-
-    folded = openvino.Model([openvino.opset13.result(node.input_value(1))], [])
-    with kept_signal_stack():
-        return np.asarray(openvino.Core().compile_model(folded, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0])
-
-
-def _rounded_to_nearest(weights: "NDArray[np.float16]", group: int) -> "NDArray[np.float64]":
-    """Symmetric int4 by hand: in each group the value of the greatest magnitude becomes -8."""
-    groups = weights.astype(np.float64).reshape(len(weights), -1, group)
-    extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=2, keepdims=True), axis=2)
-    scale = (extreme / -8).astype(np.float16).astype(np.float64)
-    return (np.clip(np.rint(groups / scale), -8, 7) * scale).reshape(weights.shape)
-
-
-@pytest.mark.parametrize("group", [32, 64])
-def test_int4_is_round_to_nearest_in_groups(tiny_checkpoint: Path, exported: Path, apply: Apply, group: int) -> None:
-    original = next(
-        tensor
-        for name, tensor in load_file(tiny_checkpoint / "model.safetensors").items()
-        if GATE in name and "language" in name
-    )
-    compressed = _linears(apply(AXIS, exported, weights="int4", group_size=group), "language")
-    node = next(node for name, node in compressed.items() if GATE in name and "language" in name)
-    expected = _rounded_to_nearest(original, group)
-    step = np.abs(original).max() / 8
-    ours = _weights(node)
-    assert (np.abs(ours - expected) < 1e-2 * step).mean() > 0.995
-    assert np.abs(ours - original).max() < 1.1 * step
-
-
-def test_what_gets_which_bits(exported: Path, apply: Apply) -> None:
+def test_what_of_the_language_model_gets_which_bits(exported: Path, apply: Apply) -> None:
     int4 = apply(AXIS, exported, weights="int4", group_size=64)
-    language, vision, text = (_linears(int4, graph) for graph in ("language", "vision_embeddings", "text_embeddings"))
-    layers = {name: _storage(node) for name, node in language.items() if "layers" in name and "_proj" in name}
-    assert len(layers) == 14
-    assert set(layers.values()) == {"i4"}
-    assert [_storage(node) for name, node in language.items() if "lm_head" in name] == ["u8"]
-    assert [_storage(node) for name, node in text.items() if "embedding" in name] == ["u8"]
-    assert {_storage(node) for name, node in vision.items() if "vision_tower" in name and "layers" in name} == {"u8"}
-    assert {_storage(node) for name, node in vision.items() if "multi_modal_projector" in name} == {"f16"}
-    int8 = _linears(apply(AXIS, exported, "int8", weights="int8"), "language")
-    assert {_storage(node) for name, node in int8.items() if "_proj" in name or "lm_head" in name} == {"u8"}
+    assert sum("_proj" in name for name in linears(int4, "language")) == 14
+    assert _storages(int4, "language", "_proj") == {"i4"}
+    assert _storages(int4, "language", "lm_head") == {"u8"}
+    assert _storages(int4, "text_embeddings", "embedding") == {"u8"}
+    assert _storages(int4, "vision_embeddings", "layers") == {"f16"}
+    int8 = apply(AXIS, exported, "int8", weights="int8")
+    assert _storages(int8, "language", "_proj") == _storages(int8, "language", "lm_head") == {"i8"}
+    assert _storages(int8, "text_embeddings", "embedding") == {"u8"}
+
+
+@pytest.mark.parametrize(
+    ("tower", "vision", "projector"),
+    [("exported", v, p) for v in LEVELS for p in LEVELS if (v, p) != ("fp16", "fp16")]
+    + [("clip_exported", "int4", "int8"), ("clip_exported", "fp16", "int4")],
+)
+def test_vision_encoder_and_projector_get_their_own_bits(
+    request: pytest.FixtureRequest, apply: Apply, tower: str, vision: str, projector: str
+) -> None:
+    source = request.getfixturevalue(tower)
+    folder = apply(AXIS, source, vision=vision, projector=projector, group_size=32)
+    assert _storages(folder, "vision_embeddings", "encoder.layers") == {KINDS[vision]}
+    assert _storages(folder, "vision_embeddings", "multi_modal_projector") == {KINDS[projector]}
+    patches = {"fp16": "f16", "int8": "i8", "int4": "u8"}
+    assert _storages(folder, "vision_embeddings", "patch_embedding") == {patches[vision]}
+    unchanged, found = contents(source), contents(folder)
+    assert {name for name in found if found[name] != unchanged[name]} == {
+        "openvino_vision_embeddings_model.bin",
+        "openvino_vision_embeddings_model.xml",
+    }
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -102,16 +79,19 @@ def test_every_choice_answers_and_is_the_same_twice(
 
 
 def test_int8_keeps_the_logits(exported: Path, apply: Apply, axis_samples: Samples) -> None:
-    plain, int8, int4 = (
-        _logits(folder, exported, axis_samples)
-        for folder in (
-            exported,
-            apply(AXIS, exported, "int8", weights="int8"),
-            apply(AXIS, exported, "int4", weights="int4", group_size=64),
-        )
-    )
-    assert 0 < np.abs(int8 - plain).mean() < 0.02 * plain.std()
-    assert np.abs(int4 - plain).mean() > np.abs(int8 - plain).mean()
+    choices: dict[str, dict[str, Value]] = {
+        "asym": {"weights": "int8", "mode": "asym"},
+        "sym": {"weights": "int8"},
+        "int4": {"weights": "int4", "group_size": 64},
+    }
+    plain = _logits(exported, exported, axis_samples)
+    change = {
+        name: np.abs(_logits(apply(AXIS, exported, name, **choice), exported, axis_samples) - plain).mean()
+        for name, choice in choices.items()
+    }
+    assert 0 < change["asym"] < 0.02 * plain.std()
+    assert change["asym"] < change["sym"] < 0.03 * plain.std()
+    assert change["sym"] < change["int4"]
 
 
 def _logits(folder: Path, embedder: Path, samples: Samples) -> "NDArray[np.float32]":
@@ -149,31 +129,42 @@ def test_calibration_inputs_give_torch_s_logits(tiny_checkpoint: Path, exported:
     np.testing.assert_allclose(_logits(exported, exported, axis_samples), np.concatenate(expected), atol=2e-3)
 
 
-def test_calibration_changes_the_weights_and_reads_its_split(exported: Path, apply: Apply, tmp_path: Path) -> None:
-    choice: dict[str, Value] = {"weights": "int4", "group_size": 32}
-    plain, calibrated = (
-        contents(apply(AXIS, exported, name, **choice, calibrated=calibrated))["openvino_language_model.bin"]
-        for name, calibrated in (("plain", False), ("calibrated", True))
-    )
-    assert plain != calibrated
-    assert AXIS.reads({**choice, "calibrated": True}) == ("calibration",)
-    assert AXIS.reads({**choice, "calibrated": False}) == AXIS.reads({"weights": "int8", "calibrated": True}) == ()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(StageFailed, match="split `calibration`"):
-        AXIS.apply(full_choice(AXIS, {**choice, "calibrated": True}), exported, tmp_path / "empty", {}, 0)
+def test_each_method_gives_its_own_weights_and_all_but_rtn_read_samples(exported: Path, apply: Apply) -> None:
+    graphs = {
+        method: contents(apply(AXIS, exported, method, **INT4, method=method))["openvino_language_model.bin"]
+        for method in METHODS
+    }
+    assert len(set(graphs.values())) == len(METHODS) == 5
+    for method in METHODS:
+        assert AXIS.reads(full_choice(AXIS, {**INT4, "method": method})) == (
+            () if method == "rtn" else ("calibration",)
+        )
+        assert AXIS.reads(full_choice(AXIS, {"vision": "int4", "weights": "int8", "method": method})) == ()
 
 
-def test_a_group_that_does_not_fit_names_one_that_does(exported: Path, apply: Apply) -> None:
-    with pytest.raises(StageFailed, match=r"group_size 128 does not divide .*\(64, 128\): take 64"):
-        apply(AXIS, exported, weights="int4", group_size=128)
+def test_a_method_without_samples_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="method gptq needs the split `calibration`"):
+        AXIS.apply(full_choice(AXIS, {**INT4, "method": "gptq"}), exported, tmp_path, {}, 0)
 
 
 @pytest.mark.parametrize(
-    ("widths", "wanted", "nearest"),
-    [([192, 512], 128, 64), ([256, 768], 128, 128), ([96, 256], 128, 32), ([48], 32, None), ([128], 32, 32)],
+    ("choice", "said"),
+    [
+        ({"weights": "int4", "group_size": 128}, r"128 does not divide the language .*\(64, 128\): take 64"),
+        ({"vision": "int4", "group_size": 64}, r"64 does not divide the vision encoder's .*\(64, 96\): take 32"),
+        ({"projector": "int4", "group_size": 128}, r"128 does not divide the projector's .*\(64\): take 64"),
+    ],
 )
-def test_the_nearest_group_by_hand(widths: list[int], wanted: int, nearest: int | None) -> None:
-    assert nearest_group(widths, wanted) == nearest
+def test_a_group_that_does_not_fit_names_one_that_does(
+    clip_exported: Path, apply: Apply, choice: Mapping[str, Value], said: str
+) -> None:
+    with pytest.raises(StageFailed, match=said):
+        apply(AXIS, clip_exported, **choice)
+
+
+def test_nothing_quantized_changes_nothing() -> None:
+    assert not AXIS.changes(full_choice(AXIS, {"mode": "asym", "group_size": 128}))
+    assert all(AXIS.changes(full_choice(AXIS, {part: "int8"})) for part in ("weights", "vision", "projector"))
 
 
 def test_a_checkpoint_is_refused(tiny_checkpoint: Path, apply: Apply) -> None:
@@ -181,8 +172,9 @@ def test_a_checkpoint_is_refused(tiny_checkpoint: Path, apply: Apply) -> None:
         apply(AXIS, tiny_checkpoint, weights="int8")
 
 
-def test_it_follows_a_cut_vision_graph(exported: Path, apply: Apply, tiny_images: list[Path]) -> None:
-    cut = apply(visual_tokens.AXIS, exported, "cut", keep=0.5)
-    small = apply(AXIS, cut, "small", weights="int4", group_size=32, calibrated=True)
+@pytest.mark.parametrize("method", ["attention", "merge"])
+def test_it_follows_a_cut_vision_graph(exported: Path, apply: Apply, tiny_images: list[Path], method: str) -> None:
+    cut = apply(visual_tokens.AXIS, exported, "cut", keep=0.5, method=method)
+    small = apply(AXIS, cut, "small", **INT4, method="awq_scale_estimation", vision="int8", projector="int4")
     plain, answers = (genai_answers(folder, tiny_images[:1], ["what is this ?"]) for folder in (exported, small))
     assert answers[0][1] == plain[0][1] - 2

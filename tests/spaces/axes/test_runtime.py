@@ -108,7 +108,8 @@ from pathlib import Path
 from spaces.axes import quantization, runtime
 checkpoint, export, int8 = map(Path, sys.argv[1:])
 runtime.AXIS.apply({"name": "openvino"}, checkpoint, export, {}, 0)
-quantization.AXIS.apply({"weights": "int8"}, export, int8, {}, 0)
+choice = {knob: domain.default for knob, domain in quantization.AXIS.domains.items()} | {"weights": "int8"}
+quantization.AXIS.apply(choice, export, int8, {}, 0)
 from openvino_telemetry import Telemetry
 sys.exit("telemetry is on" if Telemetry(app_name="x", tid="y", backend="ga4").consent else 0)
 """

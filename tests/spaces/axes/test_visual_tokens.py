@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.axes.visual_tokens import AXIS, kept_count, random_places
+from spaces.axes.visual_tokens import AXIS, METHODS, kept_count, random_places
 from spaces.errors import StageFailed
 from tests.spaces.axes.conftest import Apply, contents, genai_answers, vision_outputs
 
@@ -37,7 +37,7 @@ def test_random_keeps_the_places_of_its_seed(exported: Path, apply: Apply) -> No
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("method", ["norm", "random"])
+@pytest.mark.parametrize("method", ["random", "merge"])
 def test_the_pipeline_answers_with_fewer_input_tokens(
     exported: Path, apply: Apply, tiny_images: list[Path], method: str
 ) -> None:
@@ -47,8 +47,9 @@ def test_the_pipeline_answers_with_fewer_input_tokens(
     assert [tokens for _, tokens in cut] == [tokens - 2 for _, tokens in whole]
 
 
-def test_other_files_stay_and_the_result_is_the_same_twice(exported: Path, apply: Apply) -> None:
-    once, again = (contents(apply(AXIS, exported, name, keep=0.5)) for name in ("once", "again"))
+@pytest.mark.parametrize("method", METHODS)
+def test_other_files_stay_and_the_result_is_the_same_twice(exported: Path, apply: Apply, method: str) -> None:
+    once, again = (contents(apply(AXIS, exported, name, keep=0.5, method=method)) for name in ("once", "again"))
     assert once == again
     source = contents(exported)
     assert once.keys() == source.keys()

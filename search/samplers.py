@@ -1,0 +1,78 @@
+"""Where samplers come from: Optuna's, installed plug-ins, and ``module:attr`` in a search file.
+
+A sampler is any ``optuna.samplers.BaseSampler``; an extension is a function that makes one from a seed.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeAlias
+
+import optuna
+
+from spaces.axes import Value
+from spaces.errors import BadInput
+
+GROUP = "vlmfront.samplers"
+MakeSampler: TypeAlias = Callable[[int], Any]
+"""From a seed below 2**32 to an ``optuna.samplers.BaseSampler``; the same seed has to draw the same values."""
+
+BUILT_IN: Mapping[str, MakeSampler] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every sampler that can be named: the built-in ones, then those of installed plug-ins."""
+    return tuple(dict.fromkeys((*BUILT_IN, *(point.name for point in entry_points(group=GROUP)))))
+
+
+def find(name: str) -> MakeSampler:
+    """The maker of a sampler: a name of `names`, or ``module:attr``.
+
+    Raises:
+        BadInput: there is none of that name, it cannot be loaded, or it makes no sampler.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    try:
+        point = next(iter(entry_points(group=GROUP, name=name)), None)
+        if point is None and ":" not in name:
+            raise BadInput(f"there is no sampler {name!r}; there are {', '.join(names())}, or write module:attr.")
+        module, _, attribute = name.partition(":")
+        make: MakeSampler = point.load() if point else getattr(import_module(module), attribute)
+        made = make(0)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BadInput(f"sampler {name!r} cannot be loaded ({error}): write it as module:attr.") from None
+    if not isinstance(made, optuna.samplers.BaseSampler):
+        raise BadInput(f"sampler {name!r} makes a {type(made).__name__}, not an optuna.samplers.BaseSampler.")
+    return make
+
+
+class Distinct(optuna.samplers.BaseSampler):  # type: ignore[misc]
+    """A sampler whose joint draws go through ``distinct``, which gives something untried in place of what was tried."""
+
+    def __init__(self, inner: Any, distinct: Callable[[Mapping[str, Value]], Mapping[str, Value]]) -> None:
+        self._inner = inner
+        self._distinct = distinct
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return dict(self._inner.infer_relative_search_space(study, trial))
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        drawn = self._inner.sample_relative(study, trial, search_space)
+        return dict(self._distinct(drawn)) if drawn else {}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._inner.before_trial(study, trial)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        self._inner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._inner.reseed_rng()
