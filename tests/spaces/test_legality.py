@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from spaces.axes import pruning
-from spaces.axis_rules import illegal
+from spaces.axes.quantization_rules import illegal
 from spaces.errors import BadInput
 from spaces.legality import RULES, idle, refuse_illegal, shapes
 from spaces.plugins import builtin
