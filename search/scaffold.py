@@ -102,8 +102,10 @@ def _lines(rows: Sequence[Row], folder: Path) -> str:
 
 
 def _from(folder: Path, target: Path) -> str:
-    """The path of ``target`` as seen from ``folder``."""
-    return os.path.relpath(target.resolve(), folder.resolve())
+    """The path of ``target`` as seen from ``folder``; the absolute one where they have nothing in common."""
+    there, here = target.resolve(), folder.resolve()
+    together = Path(os.path.commonpath([there, here]))
+    return str(there) if together == Path(together.anchor) else os.path.relpath(there, here)
 
 
 def _task(folder: Path, dealt: Mapping[str, Sequence[Row]], models: Sequence[Path]) -> str:

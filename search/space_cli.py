@@ -109,6 +109,7 @@ def estimate_command(
 
     from hardware_profiles.profile import built_in, load_profile, local
     from search.checks import legal_space
+    from search.feasibility import in_bytes
     from search.outlook import builds, distinct, settings
 
     space = legal_space(path)
@@ -135,7 +136,7 @@ def estimate_command(
         unfit = sum(not setting.fits[one.name] for setting in found)
         verdict = f"{unfit} of {_plural(len(found), 'setting')} cannot run" if unfit else "nothing is ruled out"
         style = "red" if unfit else ""
-        console.print(f"  {one.name}: {one.memory_bytes / 1e9:.1f} GB, {verdict}.", style=style, highlight=False)
+        console.print(f"  {one.name}: {in_bytes(one.memory_bytes)}, {verdict}.", style=style, highlight=False)
     console.print(
         "Memory is a lower bound: weights and the cache of one image; the runtime and activations come on top.",
         style="dim",

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from spaces.axes import Value
@@ -17,6 +17,7 @@ _SCALE = 2.0
 CACHE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "u8": 1}
 _FP16 = 2
 _F32 = 4
+_KNOBS = {"language": "weights", "head": "weights"}
 _UNUSED = re.compile(r"\bpost_layernorm\b|\bhead\b")
 """Of a vision tower: what lies behind its last layer, which LLaVA does not use."""
 
@@ -46,7 +47,8 @@ class Estimate:
 def estimate(shape: Shape, choices: Choices) -> Estimate:
     """The estimate for one choice of every axis."""
     runtime, pruning = choices["runtime"], choices["pruning"]
-    left = pruned(shape, pruning)
+    size = int(choices["model"].get("image_size", 0))
+    left = pruned(_resized(shape, size) if size else shape, pruning)
     parameters = sum(left.parameters.values())
     if runtime["name"] == "torch":
         rewritten = choices["tuning"]["method"] != "none" or left != shape
@@ -63,6 +65,17 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
         resident_bytes=resident,
         cache_bytes=numbers * CACHE_BYTES[str(runtime["kv_cache_precision"])],
     )
+
+
+def _resized(shape: Shape, image_size: int) -> Shape:
+    """The shape for images of another size, its position embeddings with it; a class token's place stays."""
+    resized = replace(shape, image_size=image_size)
+    added = resized.visual_tokens - shape.visual_tokens
+    tensors = tuple(
+        replace(one, shape=(one.shape[0] + added, *one.shape[1:])) if one.role == "position_embedding" else one
+        for one in shape.tensors
+    )
+    return replace(resized, tensors=tensors)
 
 
 def graph_bytes(shape: Shape, quantization: Mapping[str, Value]) -> float:
@@ -88,8 +101,8 @@ def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
     language = str(quantization["weights"])
     outer = "fp16" if language == "fp16" else "int8"
     return {
-        "vision": str(quantization.get("vision", outer)),
-        "projector": str(quantization.get("projector", "fp16")),
+        "vision": str(quantization["vision"]),
+        "projector": str(quantization["projector"]),
         "embeddings": outer,
         "language": language,
         "head": outer,
@@ -107,12 +120,13 @@ def _tensor_bytes(tensor: Tensor, dtype: str, quantization: Mapping[str, Value])
     if dtype == "fp16" or not matrix:
         return _FP16 * tensor.size
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
-    beside_int4 = quantization.get("weights" if tensor.part in ("language", "head") else tensor.part) == "int4"
-    asymmetric = tensor.part == "embeddings" or beside_int4 or quantization.get("mode", "asym") == "asym"
+    embeddings = tensor.part == "embeddings"
+    beside_int4 = not embeddings and quantization[_KNOBS.get(tensor.part, tensor.part)] == "int4"
+    asymmetric = embeddings or beside_int4 or quantization["mode"] == "asym"
     int8 = rows * (columns + _SCALE + asymmetric)
     if dtype == "int8" or len(tensor.shape) > 2:
         return int8
-    zero_point = 0.5 if quantization.get("mode") == "asym" else 0.0
+    zero_point = 0.5 if quantization["mode"] == "asym" else 0.0
     int4 = rows * columns * (0.5 + (_SCALE + zero_point) / int(quantization["group_size"]))
-    ratio = float(quantization.get("ratio", 1.0)) if tensor.part == "language" else 1.0
+    ratio = float(quantization["ratio"]) if tensor.part == "language" else 1.0
     return ratio * int4 + (1 - ratio) * int8

@@ -24,14 +24,27 @@ def pruned(shape: Shape, choice: Choice) -> Shape:
 def pruned_towers(shape: Shape, choice: Choice) -> Shape:
     """As `pruned`, but the tensors stay as they are."""
     left = pruned_shape(_as_config(shape), choice)
-    vision = replace(shape.vision, ffn=left["vision_ffn"], layers=left["vision_layers"])
     return replace(
         shape,
-        language=replace(
-            shape.language, ffn=left["ffn"], layers=left["layers"], heads=left["heads"], kv_heads=left["kv_heads"]
-        ),
-        vision=replace(vision, heads=left["vision_heads"], kv_heads=left["vision_heads"]),
+        language=_smaller(shape.language, left, choice, ""),
+        vision=_smaller(shape.vision, left, choice, "vision_"),
     )
+
+
+def _smaller(tower: Tower, left: Mapping[str, int], choice: Choice, prefix: str) -> Tower:
+    """The tower with what is left, where a share goes at all: of nothing removed, not even a width is rounded."""
+
+    def goes(knob: str) -> bool:
+        return float(choice.get(f"{prefix}{knob}", 0.0)) > 0
+
+    if goes("ffn"):
+        tower = replace(tower, ffn=left[f"{prefix}ffn"])
+    if goes("layers"):
+        tower = replace(tower, layers=left[f"{prefix}layers"])
+    if goes("heads"):
+        heads = left[f"{prefix}heads"]
+        tower = replace(tower, heads=heads, kv_heads=left.get(f"{prefix}kv_heads", heads))
+    return tower
 
 
 def _as_config(shape: Shape) -> Mapping[str, Any]:

@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -131,3 +132,43 @@ def test_a_line_torn_in_the_middle_is_survived(tmp_path: Path, space: Space) -> 
     journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:15] + lines[-1])
     reopened = Study(journal, space, DIRECTIONS, seed=0)
     assert reopened.ask() is not None
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    keep=st.lists(st.sampled_from([1.0, 0.5, 0.25]), min_size=1, unique=True),
+    weights=st.lists(st.sampled_from(["fp16", "int8", "int4"]), min_size=1, unique=True),
+    tuning=st.lists(st.sampled_from(["none", "lora"]), min_size=1, unique=True),
+    ffn=st.sampled_from([[0], {"low": 0.0, "high": 0.5}, {"low": 0.0, "high": 0.5, "step": 0.25}]),
+    seed=st.integers(0, 99),
+)
+def test_only_legal_candidates_are_asked_and_none_twice(
+    tmp_path_factory: pytest.TempPathFactory, keep: Any, weights: Any, tuning: Any, ffn: Any, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("legal")
+    axes = {
+        "model": {"path": ["a", "b"]},
+        "pruning": {"ffn": ffn},
+        "tuning": {"method": tuning, "steps": {"low": 10, "high": 100, "log": True}},
+        "visual_tokens": {"keep": keep, "method": ["norm", "random"]},
+        "quantization": {"weights": weights, "group_size": [32, 64]},
+        "prompt": {"hint": {"choices": [True, False], "when": {"model.path": ["b"]}}},
+    }
+    (folder / "space.yaml").write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
+    space = load_space(folder / "space.yaml", builtin())
+    study = Study(folder / "journal", space, DIRECTIONS, seed=seed)
+    seen = set()
+    for number in range(14):
+        asked = study.ask()
+        if asked is None:
+            assert space.size == number
+            break
+        values = asked.candidate.values
+        assert space.candidate(values).id == asked.candidate.id
+        assert ("quantization.group_size" in values) == (values["quantization.weights"] == "int4")
+        assert ("visual_tokens.method" in values) == (values["visual_tokens.keep"] != 1)
+        assert ("tuning.steps" in values) == (values["tuning.method"] == "lora")
+        assert ("prompt.hint" in values) == (values["model.path"] == "b")
+        assert asked.candidate.id not in seen
+        seen.add(asked.candidate.id)
+        study.tell(asked.number, [number % 5, number % 3], {})

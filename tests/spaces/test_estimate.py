@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spaces.axes import Value, quantization, tuning
+from spaces.axes import Value, model, quantization, tuning
 from spaces.estimate import Estimate, estimate
 from spaces.plugins import builtin
 from spaces.shape import read_shape
@@ -13,15 +13,17 @@ GRAPHS = ("openvino_language_model", "openvino_text_embeddings_model", "openvino
 WEIGHTS: dict[str, dict[str, Value]] = {
     "int8": {"weights": "int8"},
     "int4 by 32": {"weights": "int4", "group_size": 32},
-    "int4 by 64": {"weights": "int4", "group_size": 64},
+    "int4 by 64": {"weights": "int4", "group_size": 64, "mode": "asym"},
+    "every part": {"weights": "int4", "vision": "int4", "projector": "int8", "group_size": 32},
+    "vision": {"vision": "int8"},
 }
 
 
-def estimated(model: Path, **changed: dict[str, Value]) -> Estimate:
+def estimated(folder: Path, **changed: dict[str, Value]) -> Estimate:
     choices = {axis.name: {name: domain.default for name, domain in axis.domains.items()} for axis in builtin()}
     for axis, values in changed.items():
         choices[axis] |= values
-    return estimate(read_shape(model), choices)
+    return estimate(read_shape(folder), choices)
 
 
 def graph_bytes(folder: Path) -> int:
@@ -58,6 +60,15 @@ def test_the_cache_is_of_the_visual_tokens_that_are_kept(tiny_checkpoint: Path) 
     kept = estimated(tiny_checkpoint, visual_tokens={"keep": 0.5}, runtime={"kv_cache_precision": "u8"})
     assert kept.cache_bytes == 2 * a_token
     assert kept.memory_bytes == kept.resident_bytes + kept.cache_bytes
+
+
+@pytest.mark.skipif("image_size" not in model.AXIS.domains, reason="the model axis has one image size")
+def test_other_image_sizes_have_other_positions_and_tokens(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    choice: dict[str, Value] = {"path": str(tiny_checkpoint), "image_size": 32}
+    model.AXIS.apply(choice, tmp_path, tmp_path, {}, 0)
+    found = estimated(tiny_checkpoint, model={"image_size": 32})
+    assert found == estimated(tmp_path)
+    assert found.cache_bytes == 4 * estimated(tiny_checkpoint).cache_bytes
 
 
 def test_tuning_changes_no_size(tiny_checkpoint: Path) -> None:
