@@ -90,8 +90,11 @@ def export_command(
     """Write a trial's bundle, verified file by file."""
     from objectives.run import RunFolder
     from reports.export import export
+    from search.room import bundle_of
 
-    bundle = export(RunFolder.open(run), trial, out)
+    opened = RunFolder.open(run)
+    bundle_of(opened, trial)
+    bundle = export(opened, trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)
     field = f" --field {prompt.hint_field}={next(iter(prompt.hints))}" if prompt.hints else ""
     _say(

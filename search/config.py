@@ -15,6 +15,9 @@ from spaces.reader import load_yaml, refuse_unknown
 SCHEMA = "vlmfront.search/1"
 _NAME = re.compile(r"\w[\w .-]{0,79}")
 _DEFAULT_STORE = "~/.cache/vlmfront/store"
+_DEFAULT_LIMIT = "50GB"
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(|[kmgt]b)", re.ASCII)
 _FIELDS = {
     "schema",
     "name",
@@ -28,6 +31,7 @@ _FIELDS = {
     "seed",
     "workers",
     "store",
+    "store_limit",
 }
 
 
@@ -44,6 +48,7 @@ class SearchConfig:
         items: how many rows of the search split score a trial; null for all.
         workers: trials that are built and scored at once, one core each.
         store: folder of the artifacts, shared between runs.
+        store_limit: bytes that it may take; what was used least recently goes first.
     """
 
     name: str
@@ -57,6 +62,7 @@ class SearchConfig:
     seed: int
     workers: int
     store: Path
+    store_limit: int
 
 
 def load_config(path: Path) -> SearchConfig:
@@ -105,6 +111,7 @@ def load_config(path: Path) -> SearchConfig:
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
         store=path.parent / Path(store).expanduser(),
+        store_limit=_bytes(document.get("store_limit", _DEFAULT_LIMIT), path),
     )
 
 
@@ -121,6 +128,14 @@ def _limits(given: Any, path: Path) -> dict[str, dict[str, float]]:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise BadInput(f"{where}.{figure}.{side}: a number is expected, not {value!r}.")
     return {figure: {side: float(value) for side, value in bounds.items()} for figure, bounds in given.items()}
+
+
+def _bytes(given: Any, path: Path) -> int:
+    match = _SIZE.fullmatch(str(given).lower()) if type(given) in (str, int, float) else None
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if not size:
+        raise BadInput(f"{path}: store_limit: a size like 20GB is expected (kB, MB, GB or TB), not {given!r}.")
+    return size
 
 
 def _whole(document: Mapping[str, Any], field: str, default: int | None, path: Path) -> int | None:

@@ -11,7 +11,7 @@ from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import Cancelled, run_job
 from hardware_profiles.messages import Answered, Job, JobFailed, Measurement, Request
 from hardware_profiles.profile import Profile
-from hardware_profiles.store import Entry, Store
+from hardware_profiles.store import Entry, Gone, Store
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.latency import between_processes, latency_figures
 from objectives.memory import memory_figure, size_figure
@@ -34,6 +34,7 @@ TIMED_ITEMS = 24
 """Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
 
 _MEASURE_ATTEMPTS = 3
+_BUILD_ATTEMPTS = 3
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Evaluator:
         try:
             if unfitness := unfit(asked.candidate, self._space, self._device):
                 raise StageFailed(unfitness)
-            bundle = self._build(asked, builder, progress)
+            bundle = self._built(asked, builder, progress)
             progress.figures["size_mb"] = size_figure(open_bundle(bundle, verify=False).size_bytes)
             self._score(asked.number, bundle, progress)
             self._measure(asked.number, bundle, progress)
@@ -134,6 +135,16 @@ class Evaluator:
                 return self._measurement(self._run.bundle(number))
         except Cancelled:
             raise Interrupted from None
+
+    def _built(self, asked: Asked, builder: Builder, progress: _Progress) -> Path:
+        """The bundle; built again from the first stage where an artifact was found damaged on the way."""
+        for _ in range(_BUILD_ATTEMPTS):
+            try:
+                return self._build(asked, builder, progress)
+            except Gone as error:
+                reason = str(error)
+                progress.stages.clear()
+        raise StageFailed(f"{reason}, {_BUILD_ATTEMPTS} times in a row; look after the disk that the store is on")
 
     def _build(self, asked: Asked, builder: Builder, progress: _Progress) -> Path:
         entry: Entry | None = None

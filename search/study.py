@@ -1,6 +1,5 @@
 """The run's Optuna study: candidates asked of it, outcomes told to it, kept in a journal that survives a kill."""
 
-import json
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +9,9 @@ from threading import Lock
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from hardware_profiles.store import write_atomic
+from search.journal import open_journal
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
@@ -55,10 +52,9 @@ class Study:
             BadInput: the journal is of a study with other objectives.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        mend(journal)
         self._space = space
         self._lock = Lock()
-        storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+        storage = open_journal(journal)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
@@ -203,26 +199,3 @@ class Study:
                     else self._random.choice(grid(knob))
                 )
         return self._space.candidate(assignment)
-
-
-def mend(journal: Path) -> None:
-    """Take torn lines out of a journal: Optuna cannot read past one once something was appended behind it.
-
-    Lines are torn by a kill or a full disk while they are written, so what they would have said was never told. The
-    journal as it was is kept beside the mended one, as ``.torn``.
-    """
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    lines = content.splitlines(keepends=True)
-    whole = b"".join(line for line in lines if line.endswith(b"\n") and _is_record(line))
-    if whole != content:
-        write_atomic(journal.with_name(f"{journal.name}.torn"), content.decode(errors="replace"))
-        write_atomic(journal, whole.decode())
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
