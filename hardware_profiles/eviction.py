@@ -3,7 +3,7 @@
 The rules:
 
 - An artifact was last used when it was put or got: the modification time of its entry.
-- A live run holds a `Lease`. What was used since the oldest live lease began stays, and so do the keys that leases name.
+- A live run holds a `Lease`. What was used since the oldest live lease began stays, as do the keys that leases name.
 - A run's pins (`pin`) name the artifacts of its front. They stay for as long as the run's folder is there.
 - Of the others the least recently used goes first, until what was freed brings the store within its limit.
 - Bundles are hard links into the store. A file with links elsewhere frees nothing when it goes, so it is not counted as
