@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -141,6 +143,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except BadInput as error:
         _leave(str(error), 2)
@@ -151,6 +154,8 @@ def main() -> None:
     except ImportError as error:
         _leave(f"{error.name} is not installed: install what the search needs with pip install 'vlmfront[search]'.", 1)
     except OSError as error:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the disk refused of the output
         _leave(f"{error.filename or 'a file'}: {error.strerror or error}; nothing that was finished is lost.", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):

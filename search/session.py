@@ -39,8 +39,8 @@ from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator, requests, score
 from search.executors import Builder
 from search.gate import Gate
+from search.reopen import open_study
 from search.room import bundle_of, make_room, pin_front
-from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
 from spaces.plugins import available
@@ -128,7 +128,7 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
 def _search(prepared: Prepared, store: Store, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
-    study = Study(run.journal, space, directions(config.objectives), config.seed)
+    study = open_study(run, space, directions(config.objectives), config.seed)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))

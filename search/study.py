@@ -77,6 +77,28 @@ class Study:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [(trial.number, trial.params) for trial in trials]
 
+    def knows(self, candidates: Mapping[int, str]) -> bool:
+        """Whether each of these numbers is that of a trial of this candidate, by its id."""
+        trials = self._study.get_trials(deepcopy=False)
+        return all(
+            number < len(trials) and trials[number].user_attrs.get("candidate") == candidate
+            for number, candidate in candidates.items()
+        )
+
+    def replay(self, candidate: Candidate | None) -> None:
+        """Ask for this candidate under the next number, to be told; for null, let the number go by as interrupted."""
+        with self._lock:
+            if candidate is None:
+                trial = self._study.ask()
+                trial.set_user_attr("reason", "interrupted")
+                self._study.tell(trial, state=TrialState.FAIL)
+                return
+            self._study.enqueue_trial(dict(candidate.values))
+            trial = self._study.ask()
+            self._suggest(trial)
+            trial.set_user_attr("candidate", candidate.id)
+            self._seen.add(candidate.id)
+
     def propose(self, candidate: Candidate) -> None:
         """Have this candidate asked next, unless it was tried already."""
         with self._lock:

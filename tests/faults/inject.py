@@ -1,8 +1,8 @@
-"""Faults at every change of a folder: the processes that share a plan count their writes, and one of them is the last.
+"""Faults at every change of a folder: the processes that share a plan count their changes, and one is the last.
 
-A change is what a full disk may refuse (``create``, ``write``, ``close``, ``fsync``, ``rename``, ``link``, ``mkdir``) or
-what only a kill may cut off (``remove``, ``truncate``). With ``kill`` the change of that number is half made (a write)
-or not made at all, and the whole process group dies of SIGKILL. With ``full`` it fails, and every later one too.
+A change is what a full disk may refuse (``create``, ``write``, ``close``, ``fsync``, ``rename``, ``link``, ``mkdir``)
+or what only a kill may cut off (``remove``, ``truncate``). With ``kill`` the change of that number is half made (a
+write) or not made at all, and the whole process group dies of SIGKILL. With ``full`` it fails, and every later one too.
 
 A child process that is spawned takes part through ``sitecustomize`` beside this file, one that is forked anyway.
 """
@@ -23,6 +23,7 @@ VARIABLE = "VLMFRONT_FAULTS"
 ROOMS = ("spaces", "hardware_profiles", "objectives", "reports", "search")
 REFUSABLE = ("create", "write", "close", "fsync", "rename", "link", "mkdir")
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+_PLACES = tuple(os.path.join(_HOME, room, "") for room in ROOMS)  # noqa: PTH118
 _open, _write, _fsync, _lexists = io.open, os.write, os.fsync, os.path.lexists
 
 
@@ -43,7 +44,7 @@ class Plan:
 def install(plan: Plan) -> None:
     """Patch this process. It stays so to its end."""
     faults = _Faults(plan)
-    builtins.open = io.open = faults.open  # type: ignore[assignment]
+    builtins.open = io.open = faults.open
     faults.patch("fsync", "fsync")
     faults.patch("rename", "rename", 0)
     faults.patch("replace", "rename", 0)
@@ -195,7 +196,7 @@ def _site() -> str:
     found: list[str] = []
     while frame is not None and len(found) < 2:
         path = frame.f_code.co_filename
-        if path.startswith(_HOME) and path[len(_HOME) + 1 :].split(os.sep)[0] in ROOMS:
+        if path.startswith(_PLACES):
             site = f"{os.path.basename(path)}:{frame.f_code.co_name}"  # noqa: PTH119
             if not found or found[-1] != site:
                 found.append(site)
