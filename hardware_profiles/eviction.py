@@ -8,6 +8,8 @@ The rules:
 - Of the others the least recently used goes first, until what was freed brings the store within its limit.
 - Bundles are hard links into the store. A file with links elsewhere frees nothing when it goes, so it is not counted as
   freed, and an artifact all of whose files have such links is left where it is.
+- Where that is not enough, `search.room.make_room` drops the bundles of finished runs, all but those of the front and
+  of the reference trial; their manifests stay, and lay them out again for as long as the store has their files.
 - Files that no entry names are the remains of a killed process, and go in any case.
 
 A store may stay above its limit: `Room.over` says by how many bytes.

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from hardware_profiles.store import append, write_atomic
 
 _STALE_S = 2.0
+_TICK_S = 0.05
 
 
 def open_journal(journal: Path) -> JournalStorage:
     """The mended journal as a storage. The caller holds the run, so a lock of some age was left by a killed process."""
     lock = journal.with_name(f"{journal.name}.lock")
     while lock.exists():
-        if time.time() - lock.lstat().st_mtime > _STALE_S:
-            lock.unlink(missing_ok=True)
-        time.sleep(0.05)
+        with suppress(FileNotFoundError):
+            if abs(time.time() - lock.lstat().st_mtime) > _STALE_S:
+                lock.unlink()
+        time.sleep(_TICK_S)
     mend(journal)
     return JournalStorage(_Backend(str(journal), _Lock(str(journal))))
 

@@ -57,12 +57,12 @@ class Points:
         self._config = config
         self._server = server
 
-    def fresh(self, name: str) -> Path:
-        """A folder with a search file of its own, so with its own store and run."""
+    def fresh(self, name: str, **fields: Any) -> Path:
+        """A folder with a search file of its own, so with its own store and run; ``fields`` replace those in it."""
         folder = self._config.parent / "points" / name
         folder.mkdir(parents=True)
         document = yaml.safe_load(self._config.read_text())
-        document |= {part: str(self._config.parent / f"{part}.yaml") for part in ("task", "space")}
+        document |= {part: str(self._config.parent / f"{part}.yaml") for part in ("task", "space")} | fields
         (folder / "search.yaml").write_text(yaml.safe_dump(document))
         (folder / "tmp").mkdir()
         return folder
