@@ -26,7 +26,7 @@ def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[TextIO
 def is_held(path: Path) -> bool:
     """Whether a live process holds the lock of this file; a file that is not there is not held."""
     try:
-        with path.open("rb") as stream:
+        with path.open("r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

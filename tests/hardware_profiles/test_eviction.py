@@ -53,7 +53,7 @@ ENTRIES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(entries=ENTRIES, linked=st.frozensets(st.integers(0, 7)), limit=st.integers(0, 60))
 def test_what_goes_is_what_the_rules_say(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], linked: frozenset[int], limit: int
