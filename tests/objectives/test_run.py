@@ -251,7 +251,7 @@ def test_a_line_that_the_disk_refused_was_never_there(tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left on device: .*holdout.jsonl"):
+        with pytest.raises(OSError, match=r"No space left on device: .*holdout.jsonl"):
             run.log_holdout("pick", [1])
     assert path.read_bytes() == b""
     assert run.log_holdout("pick", [1]).repeat is False
