@@ -1,5 +1,6 @@
 """Making a folder that appears whole or not at all."""
 
+import errno
 import os
 import shutil
 import stat
@@ -11,6 +12,9 @@ from pathlib import Path
 from hardware_profiles.store import sync_folder
 from spaces.errors import BadInput
 
+DISK_FAILS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What is no fault of the place that was named: the disk is full, over its quota, or broken."""
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
@@ -20,6 +24,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         BadInput: there is something at ``path`` already, or the file system refuses.
+        OSError: the disk is full or broken.
     """
     if path.exists() or path.is_symlink():
         raise BadInput(f"{path}: there is something of that name already; choose another name.")
@@ -37,7 +42,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
         for folder in made:
             folder.rmdir()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno not in DISK_FAILS:
             raise BadInput(f"{path}: the folder cannot be made here ({error.strerror or error}).") from None
         raise
 

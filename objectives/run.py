@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hardware_profiles.messages import Measurement
-from hardware_profiles.store import write_atomic
+from hardware_profiles.store import append, write_atomic
 from objectives.folders import new_folder, refuse_read_only
 from objectives.records import (
     ANSWER,
@@ -114,6 +114,15 @@ class RunFolder:
             except BlockingIOError:
                 raise BadInput(f"{self.path}: another search is writing this run; wait for it or use --run.") from None
             yield
+
+    def tidy(self) -> None:
+        """Remove what a killed search left half-made. The caller holds the right to write."""
+        for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+            path.unlink(missing_ok=True)
+        finished = {str(trial.number) for trial in self.read_trials()}
+        for bundle in (self.path / "bundles").iterdir():
+            if bundle.name not in finished:
+                shutil.rmtree(bundle, ignore_errors=True)
 
     @property
     def name(self) -> str:
@@ -216,11 +225,9 @@ class RunFolder:
 
 def _append(path: Path, line: str) -> None:
     """Append one line and make it durable; a line that a crash left torn is closed first."""
-    with path.open("ab") as stream:
-        torn = stream.tell() > 0 and not path.read_bytes().endswith(b"\n")
-        stream.write(("\n" if torn else "").encode() + line.encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    content = path.read_bytes() if path.is_file() else b""
+    torn = bool(content) and not content.endswith(b"\n")
+    append(path, (("\n" if torn else "") + line + "\n").encode())
 
 
 def _occupied(path: Path, settings: Mapping[str, Any]) -> str:

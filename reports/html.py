@@ -9,7 +9,7 @@ from typing import Any
 
 from hardware_profiles.store import write_atomic
 from objectives import pareto
-from objectives.folders import refuse_read_only
+from objectives.folders import DISK_FAILS, refuse_read_only
 from objectives.records import Baseline, HoldoutUse
 from objectives.registry import Objective
 from objectives.run import RunFolder
@@ -35,12 +35,15 @@ def write_report(run: RunFolder, sections: Sequence[str] = ()) -> Path:
 
     Raises:
         BadInput: a file of the run is damaged, or the folder cannot be written to.
+        OSError: the disk is full or broken.
     """
     path = run.path / "report.html"
     try:
         refuse_read_only(run.path)
         write_atomic(path, report_html(run, available(sections)))
     except OSError as error:
+        if error.errno in DISK_FAILS:
+            raise
         raise BadInput(f"{path}: the report cannot be written ({error.strerror or error}).") from None
     return path
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hardware_profiles.bundle import Execution, seal
-from hardware_profiles.store import Entry, Store
+from hardware_profiles.store import Entry, Gone, Store
 from objectives.task import Task
 from objectives.trial import StageCost
 from spaces.axes.prompt import bound_prompt
 from spaces.candidate import Candidate
-from spaces.errors import StageFailed
 from spaces.space import Space
 
 
@@ -26,7 +25,7 @@ def bind(
     """Lay out the bundle of a candidate at ``target``, in place of what may be left there from an earlier try.
 
     Raises:
-        StageFailed: a file is no longer what the store took in.
+        Gone: a file is no longer what the store took in; it was removed there.
 
     The files are hard links into the store where the file system allows it, so a bundle costs next to nothing.
     """
@@ -50,6 +49,7 @@ def bind(
     )
     for name, file in bundle.manifest.files.items():
         if file.sha256 != entry.files[name]:
-            raise StageFailed(f"the store's copy of {name} is damaged; remove {store.root} to have it built again.")
+            store.discard(entry.key, distrust=True)
+            raise Gone(f"the store's copy of {name} was damaged")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)

@@ -4,6 +4,7 @@ A stage's key is a digest of its own choice and seed, the key of its input, the 
 axis and its tools. Candidates that agree up to a stage therefore share everything up to it.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hardware_profiles.store import Entry, Store
+from hardware_profiles.store import Entry, Gone, Store
 from spaces.axes import Axis, Samples, Value
 from spaces.candidate import Candidate
 from spaces.canonical import digest, folder_digest
@@ -20,6 +21,7 @@ from spaces.sample import Sample
 from spaces.space import Space
 
 PARITY_ITEMS = 32
+_PROBE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,8 @@ def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:
 
     Raises:
         StageFailed: the axis or the parity gate refused, with the reason.
+        Gone: the artifact that it is made from went away or was damaged meanwhile.
+        OSError: the disk is full, read-only or broken.
     """
     store = Store(store_root)
     if entry := store.get(stage.key):
@@ -133,21 +137,41 @@ def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:
             source, target = folder / "source", folder / "target"
             target.mkdir()
             if stage.input_key:
-                given = store.get(stage.input_key)
-                if given is None:
-                    raise FileNotFoundError(f"the artifact {stage.input_key} went away while it was needed")
-                store.checkout(given, source)
+                store.checkout(_given(store, stage), source)
             else:
                 source = stage.folder
             begun = time.monotonic()
             axis = next(axis for axis in available(stage.plugins) if axis.name == stage.axis)
-            axis.apply(stage.choice, source, target, stage.samples, stage.seed)
-            checks = _gate(stage, source, target) if stage.gate else {}
+            try:
+                axis.apply(stage.choice, source, target, stage.samples, stage.seed)
+                checks = _gate(stage, source, target) if stage.gate else {}
+            except Exception:
+                _refuse_full_disk(folder)
+                raise
             seconds = time.monotonic() - begun
+            if stage.input_key:
+                _given(store, stage)
             return store.put(stage.key, target, stage=stage.axis, seconds=seconds, checks=checks), False
 
 
+def _given(store: Store, stage: Stage) -> Entry:
+    """The artifact that a stage is made from: whole before the stage reads it, and afterwards."""
+    entry = store.get(stage.input_key)
+    if entry is None:
+        raise Gone(f"the artifact that the stage {stage.axis} is made from went away or was damaged")
+    return entry
+
+
+def _refuse_full_disk(folder: Path) -> None:
+    """Raise what the system says to a small write: libraries hide a full disk behind errors of their own."""
+    with (folder / "probe").open("wb", buffering=0) as stream:
+        stream.write(bytes(_PROBE_BYTES))
+        os.fsync(stream.fileno())
+
+
 def _gate(stage: Stage, source: Path, target: Path) -> dict[str, int]:
+    if folder_digest(source) == folder_digest(target):
+        return {"parity_items": 0, "parity_equal": 0}
     from search.parity import check_parity
 
     return check_parity(source, target, str(stage.choice["name"]), stage.gate, stage.max_new_tokens)

@@ -1,9 +1,11 @@
 """The command line. Verbs import what they need when they are called: `run` works where only a runtime is installed."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -93,8 +95,11 @@ def export_command(
     """Write a trial's bundle, verified file by file."""
     from objectives.run import RunFolder
     from reports.export import export
+    from search.room import bundle_of
 
-    bundle = export(RunFolder.open(run), trial, out)
+    opened = RunFolder.open(run)
+    bundle_of(opened, trial)
+    bundle = export(opened, trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)
     field = f" --field {prompt.hint_field}={next(iter(prompt.hints))}" if prompt.hints else ""
     if prompt.exemplar_field and not field.startswith(f" --field {prompt.exemplar_field}="):
@@ -134,6 +139,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except BadInput as error:
         _leave(str(error), 2)
@@ -144,6 +150,8 @@ def main() -> None:
     except ImportError as error:
         _leave(f"{error.name} is not installed: install what the search needs with pip install 'vlmfront[search]'.", 1)
     except OSError as error:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the disk refused of the output
         _leave(f"{error.filename or 'a file'}: {error.strerror or error}; nothing that was finished is lost.", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):

@@ -16,6 +16,9 @@ from spaces.reader import load_yaml, refuse_unknown
 SCHEMA = "vlmfront.search/1"
 _NAME = re.compile(r"\w[\w .-]{0,79}")
 DEFAULT_STORE = "~/.cache/vlmfront/store"
+_DEFAULT_LIMIT = "50GB"
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?(|[kmgt]b)", re.ASCII)
 FIELDS = {
     "schema",
     "name",
@@ -32,6 +35,7 @@ FIELDS = {
     "workers",
     "sampler",
     "store",
+    "store_limit",
 }
 
 
@@ -60,6 +64,7 @@ class SearchConfig:
         workers: trials that are built and scored at once, one core each.
         sampler: what proposes candidates: a name or ``module:attr``, see :mod:`search.samplers`.
         store: folder of the artifacts, shared between runs.
+        store_limit: bytes that it may take; what was used least recently goes first.
     """
 
     name: str
@@ -77,6 +82,7 @@ class SearchConfig:
     workers: int
     sampler: str
     store: Path
+    store_limit: int
 
 
 def load_config(path: Path) -> SearchConfig:
@@ -134,6 +140,7 @@ def load_config(path: Path) -> SearchConfig:
         workers=_whole(document, "workers", 2, path) or 1,
         sampler=_sampler(document.get("sampler", "tpe"), path),
         store=path.parent / Path(store).expanduser(),
+        store_limit=_bytes(document.get("store_limit", _DEFAULT_LIMIT), path),
     )
 
 
@@ -207,6 +214,14 @@ def _limits(given: Mapping[str, Any], known: Mapping[str, Objective], path: Path
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise BadInput(f"{where}.{figure}.{side}: a number is expected, not {value!r}.")
     return {figure: {side: float(value) for side, value in bounds.items()} for figure, bounds in given.items()}
+
+
+def _bytes(given: Any, path: Path) -> int:
+    match = _SIZE.fullmatch(str(given).lower()) if type(given) in (str, int, float) else None
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if not size:
+        raise BadInput(f"{path}: store_limit: a size like 20GB is expected (kB, MB, GB or TB), not {given!r}.")
+    return size
 
 
 def _whole(document: Mapping[str, Any], field: str, default: int | None, path: Path) -> int | None:

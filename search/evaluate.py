@@ -11,7 +11,7 @@ from hardware_profiles.bundle import open_bundle
 from hardware_profiles.client import Cancelled, run_job
 from hardware_profiles.messages import Job, JobFailed, Measurement
 from hardware_profiles.profile import Profile
-from hardware_profiles.store import Entry, Store
+from hardware_profiles.store import Entry, Gone, Store
 from objectives.accuracy import accuracy_slices
 from objectives.costs import confusion
 from objectives.latency import between_processes
@@ -39,6 +39,7 @@ TIMED_ITEMS = 24
 """Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
 
 _MEASURE_ATTEMPTS = 3
+_BUILD_ATTEMPTS = 3
 
 
 class Evaluator:
@@ -90,7 +91,7 @@ class Evaluator:
         reason = ""
         violated: tuple[str, ...] = ()
         try:
-            bundle = self._build(asked.candidate, self._run.bundle(asked.number), builder, progress)
+            bundle = self._built(asked.candidate, self._run.bundle(asked.number), builder, progress)
             progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
             self._measure(asked.number, bundle, progress)
             against = self._rival(asked.candidate, progress.figures)
@@ -141,9 +142,19 @@ class Evaluator:
         except Cancelled:
             raise Interrupted from None
 
-    def _build(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
+    def _built(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
+        """The bundle; built again from the first stage where an artifact was found damaged on the way."""
         if unfitness := unfit(candidate, self._space, self._device):
             raise StageFailed(unfitness)
+        for _ in range(_BUILD_ATTEMPTS):
+            try:
+                return self._build(candidate, target, builder, progress)
+            except Gone as error:
+                reason = str(error)
+                progress.stages.clear()
+        raise StageFailed(f"{reason}, {_BUILD_ATTEMPTS} times in a row; look after the disk that the store is on")
+
+    def _build(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
         entry: Entry | None = None
         with timed(progress, "build", self._gate.work()):
             planned = self._tree.plan(candidate)
@@ -218,7 +229,7 @@ class Evaluator:
         progress = Progress(Outcome(task=self._scorer.task), {})
         bundle = self._unmodified.bundle(model)
         try:
-            self._build(self._unmodified.candidate(model), bundle, builder, progress)
+            self._built(self._unmodified.candidate(model), bundle, builder, progress)
             with self._gate.work():
                 return self._unmodified.write(model, self._scorer.run(bundle, self._stop))
         except (StageFailed, JobFailed) as error:

@@ -1,6 +1,5 @@
 """In-process executor: each worker thread has one process that builds stages; a crash there is a failed trial."""
 
-import errno
 import multiprocessing
 import os
 import signal
@@ -14,11 +13,9 @@ from types import TracebackType
 from tqdm.std import TqdmDefaultWriteLock
 
 from hardware_profiles.agent.parent import die_with_parent
-from hardware_profiles.store import Entry
+from hardware_profiles.store import DISK_ERRORS, Entry, Gone
 from search.build import Stage, build_stage
 from spaces.errors import StageFailed
-
-_STORAGE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 class Interrupted(Exception):
@@ -41,11 +38,12 @@ class Builder:
         Raises:
             StageFailed: the stage refused, raised something else, or took its process down.
             OSError: the disk is full, read-only or broken, which is no fault of the candidate.
+            Gone: its input went away meanwhile; the candidate is to be built again from its first stage.
             Interrupted: `kill` was called meanwhile.
         """
         try:
             return self._start().submit(build_stage, stage, self._store_root).result()
-        except (StageFailed, Interrupted):
+        except (StageFailed, Interrupted, Gone):
             raise
         except BrokenProcessPool:
             self.kill()
@@ -55,7 +53,7 @@ class Builder:
         except Exception as error:
             if self._stop.is_set():
                 raise Interrupted from None
-            if isinstance(error, OSError) and error.errno in _STORAGE_IS_GONE:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
             raise StageFailed(f"{stage.axis}: {type(error).__name__}: {_first_line(error)}") from error
 

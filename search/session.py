@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 from hardware_profiles.client import run_job
+from hardware_profiles.eviction import lease
 from hardware_profiles.messages import Answered, Job, JobFailed
 from hardware_profiles.profile import local
 from hardware_profiles.store import Store
@@ -39,8 +40,9 @@ from search.evaluate import Evaluator
 from search.executors import Builder
 from search.exemplars import exemplar_pool, most_exemplars, pool_digests, refuse_missing_exemplars
 from search.gate import Gate
+from search.reopen import open_study
+from search.room import bundle_of, make_room, pin_front
 from search.scoring import Retention, Scorer, requests, score
-from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
 from spaces.sample import Sample
@@ -141,19 +143,33 @@ def _retention_settings(config: SearchConfig, retention: Retention | None) -> di
 
 def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     """Run the search to its end. Sets ``stop`` when it ends, so that nothing of it runs on."""
-    with prepared.run.writing():
-        return _search(prepared, stop, on_trial)
+    store, run, limit = Store(prepared.config.store), prepared.run, prepared.config.store_limit
+
+    def keep(trial: Trial) -> None:
+        on_trial(trial)
+        trials.append(trial)
+        if trial.state == "complete":
+            pin_front(store, run, trials)
+        if not all(stage.reused for stage in trial.stages):
+            make_room(store, limit)
+
+    with run.writing(), lease(store) as claim:
+        run.tidy()
+        trials = list(run.read_trials())
+        claim.need(stage.key for trial in trials for stage in trial.stages)
+        pin_front(store, run, trials)
+        make_room(store, limit)
+        return _search(prepared, store, stop, keep)
 
 
-def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
+def _search(prepared: Prepared, store: Store, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
     config, run, space = prepared.config, prepared.run, prepared.space
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
     goals = directions([config.known[name] for name in config.objectives])
-    study = Study(run.journal, space, goals, config.seed, config.sampler)
+    study = open_study(run, space, goals, config.seed, config.sampler)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
-    store = Store(config.store)
     gate = Gate()
     evaluator = Evaluator(
         run=run,
@@ -185,7 +201,8 @@ def _search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) 
         return engine.search()
     finally:
         engine.halt()
-        settle(run, study, config.objectives, config.limits)
+        with suppress(OSError):  # what a full disk leaves untold is told on --resume
+            settle(run, study, config.objectives, config.limits)
 
 
 def add_blank_image(prepared: Prepared) -> None:
@@ -198,7 +215,8 @@ def add_blank_image(prepared: Prepared) -> None:
     ]
     if scored:
         best = max(scored, key=lambda trial: accuracy_of(trial) or 0.0)
-        with suppress(JobFailed):
+        with suppress(JobFailed, BadInput):
+            bundle_of(run, best.number)
             run.write_baselines(
                 [commonest_answer(task, items), blank_image(run, best.number, task, items, cancel=Event())]
             )
@@ -226,7 +244,7 @@ def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
         raise BadInput(
             f"{task.splits['holdout']}: the holdout split is not the one that this run began with; restore it."
         )
-    bundle = run.bundle(number)
+    bundle = bundle_of(run, number)
     if not bundle.is_dir():
         raise BadInput(f"{bundle}: the bundle of trial {number} is gone; it cannot be scored again.")
     use = run.log_holdout(purpose, [number])

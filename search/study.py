@@ -1,6 +1,5 @@
 """The run's Optuna study: candidates asked of it, outcomes told to it, kept in a journal that survives a kill."""
 
-import json
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,11 +8,9 @@ from pathlib import Path
 from threading import Lock
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from hardware_profiles.store import write_atomic
+from search.journal import open_journal
 from search.samplers import Distinct, find
 from spaces.axes import Value
 from spaces.candidate import Candidate
@@ -43,10 +40,9 @@ class Study:
             BadInput: the journal is of a study with other objectives.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        mend(journal)
         self._space = space
         self._lock = Lock()
-        storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+        storage = open_journal(journal)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
@@ -68,6 +64,28 @@ class Study:
         """Trials that were asked for and never told: number and parameters."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [(trial.number, trial.params) for trial in trials]
+
+    def knows(self, candidates: Mapping[int, str]) -> bool:
+        """Whether each of these numbers is that of a trial of this candidate, by its id."""
+        trials = self._study.get_trials(deepcopy=False)
+        return all(
+            number < len(trials) and trials[number].user_attrs.get("candidate") == candidate
+            for number, candidate in candidates.items()
+        )
+
+    def replay(self, candidate: Candidate | None) -> None:
+        """Ask for this candidate under the next number, to be told; for null, let the number go by as interrupted."""
+        with self._lock:
+            if candidate is None:
+                trial = self._study.ask()
+                trial.set_user_attr("reason", "interrupted")
+                self._study.tell(trial, state=TrialState.FAIL)
+                return
+            self._study.enqueue_trial(dict(candidate.values))
+            trial = self._study.ask()
+            self._suggest(trial)
+            trial.set_user_attr("candidate", candidate.id)
+            self._seen.add(candidate.id)
 
     def propose(self, candidate: Candidate) -> None:
         """Have this candidate asked next, unless it was tried already."""
@@ -202,26 +220,3 @@ class Study:
                     else self._random.choice(grid(knob))
                 )
         return self._space.candidate(assignment)
-
-
-def mend(journal: Path) -> None:
-    """Take torn lines out of a journal: Optuna cannot read past one once something was appended behind it.
-
-    Lines are torn by a kill or a full disk while they are written, so what they would have said was never told. The
-    journal as it was is kept beside the mended one, as ``.torn``.
-    """
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    lines = content.splitlines(keepends=True)
-    whole = b"".join(line for line in lines if line.endswith(b"\n") and _is_record(line))
-    if whole != content:
-        write_atomic(journal.with_name(f"{journal.name}.torn"), content.decode(errors="replace"))
-        write_atomic(journal, whole.decode())
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False

@@ -1,14 +1,16 @@
+import json
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardware_profiles.store import Store
+from hardware_profiles.store import Entry, Gone, Store
 from spaces.canonical import file_digest
 
 
@@ -126,3 +128,123 @@ def test_scratch_of_a_dead_process_is_swept(tmp_path: Path) -> None:
         assert folder.is_dir()
         assert not left.exists()
     assert not folder.exists()
+
+
+def stored(store: Store, root: Path, key: str, files: dict[str, bytes]) -> Entry:
+    return store.put(key, folder_of(root / f"given-{key}", files), stage="s", seconds=1, checks={})
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_damaged_file_is_found_removed_and_built_again(tmp_path: Path, same_size: bool) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "k", {"f": b"data", "g": b"other"})
+    store.checkout(entry, tmp_path / "bundle")
+    blob = store.blob_path(entry.files["f"])
+    with (tmp_path / "bundle" / "g").open("rb") as reader:
+        blob.chmod(0o644)
+        blob.write_bytes(b"dxta" if same_size else b"d")
+        assert store.get("k") is None
+        assert reader.read() == b"other"
+    assert not blob.exists()
+    assert not store.entry_path("k").exists()
+    assert (tmp_path / "bundle" / "f").read_bytes() != b"data"  # the link has the damaged bytes: its owner must notice
+    again = stored(store, tmp_path, "k", {"f": b"data", "g": b"other"})
+    assert store.get("k") == again
+    store.checkout(again, tmp_path / "back")
+    assert contents(tmp_path / "back") == {"f": b"data", "g": b"other"}
+
+
+def test_damage_is_not_taken_for_the_file_that_is_put(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "one", {"f": b"data"})
+    blob = store.blob_path(entry.files["f"])
+    blob.chmod(0o644)
+    blob.write_bytes(b"dxta")
+    stored(store, tmp_path, "two", {"f": b"data"})
+    assert file_digest(blob) == blob.name
+    assert store.get("one") == entry
+
+
+def test_damage_that_no_time_stamp_tells_is_found_on_distrust(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "k", {"f": b"data"})
+    blob = store.blob_path(entry.files["f"])
+    before = blob.stat()
+    blob.chmod(0o644)
+    blob.write_bytes(b"dxta")
+    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.get("k") == entry
+    store.discard("k", distrust=True)
+    assert store.get("k") is None
+    assert not blob.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        '{"key":',
+        "\0\0\0",
+        json.dumps({"key": "other", "stage": "s", "files": {}, "sizes": {}, "seconds": 1}),
+        json.dumps({"key": "k", "stage": "s", "files": {"../../f": "0" * 64}, "sizes": {"../../f": 1}, "seconds": 1}),
+        json.dumps({"key": "k", "stage": "s", "files": {"f": "../../../f"}, "sizes": {"f": 1}, "seconds": 1}),
+        json.dumps({"key": "k", "stage": "s", "files": {"f": "0" * 64}, "sizes": {}, "seconds": 1}),
+        json.dumps({"key": "k", "stage": "s", "files": 3, "sizes": 3, "seconds": 1}),
+    ],
+)
+def test_a_damaged_entry_is_removed(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path / "store")
+    store.entry_path("k").write_text(text)
+    assert store.get("k") is None
+    assert not store.entry_path("k").exists()
+
+
+def test_a_file_is_read_once_however_often_it_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "k", {"f": b"data"})
+    read: list[Path] = []
+    monkeypatch.setattr("hardware_profiles.store._VERIFIED", {})
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("hardware_profiles.store.file_digest", counted)
+    for number in range(3):
+        assert Store(tmp_path / "store").get("k") == entry
+        store.checkout(entry, tmp_path / str(number))
+    assert read == [store.blob_path(entry.files["f"])]
+
+
+def test_a_file_that_went_away_under_an_entry_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "k", {"f": b"data"})
+    store.blob_path(entry.files["f"]).unlink()
+    with pytest.raises(Gone):
+        store.checkout(entry, tmp_path / "back")
+
+
+def test_scratch_of_a_live_process_of_another_container_stays(tmp_path: Path) -> None:
+    """Process ids mean nothing across containers: the owner is known by the lock that it holds."""
+    store = Store(tmp_path / "store")
+    ready, go = multiprocessing.get_context("fork").Event(), multiprocessing.get_context("fork").Event()
+    process = multiprocessing.get_context("fork").Process(target=_hold_scratch, args=(store, ready, go))
+    process.start()
+    assert ready.wait(20)
+    held = [path for path in (tmp_path / "store" / "tmp").iterdir() if path.is_dir()]
+    with store.scratch():
+        assert held[0].is_dir()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with store.scratch():
+        assert not held[0].exists()
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+def _hold_scratch(store: Store, ready: Any, go: Any) -> None:
+    with store.scratch():
+        ready.set()
+        go.wait(60)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -251,3 +252,35 @@ def test_references_are_those_of_the_latest_reference_trial(tmp_path: Path) -> N
         stream.write('{"trial": 7, "ti')
     assert [reference.trial for reference in run.read_references()] == [5, 5]
     assert run.read_references()[0].measurement == MEASUREMENT
+
+
+def test_a_line_that_the_disk_refused_was_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    path = run.path / "holdout.jsonl"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*holdout.jsonl"):
+            run.log_holdout("pick", [1])
+    assert path.read_bytes() == b""
+    assert run.log_holdout("pick", [1]).repeat is False
+    path.write_bytes(path.read_bytes()[:-20])
+    assert run.log_holdout("pick", [2]).repeat is True
+    assert [use.purpose for use in run.holdout_uses()] == ["unknown (the record is damaged)", "pick"]
+
+
+def test_what_a_killed_search_left_half_made_is_removed(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", {})
+    run.write_trial(Trial(number=3, candidate_id="x", candidate={}, state="failed", reason="y"))
+    for name in ("bundles/3", "bundles/4", "bundles/.5.draft"):
+        (run.path / name).mkdir()
+    half = [run.path / ".run.json.1-1.tmp", run.path / "trials" / ".00004.json.1-1.tmp"]
+    for path in half:
+        path.touch()
+    run.tidy()
+    assert [path.name for path in (run.path / "bundles").iterdir()] == ["3"]
+    assert not any(path.exists() for path in half)
+    assert len(run.read_trials()) == 1

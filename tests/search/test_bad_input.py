@@ -57,6 +57,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         ["search.jsonl, line 4", "6000 by 1"],
     ),
     "seed too large": (lambda f: edit(f / "search.yaml", seed=5_000_000_000), ["search.yaml", "seed"]),
+    "store limit without sense": (
+        lambda f: edit(f / "search.yaml", store_limit="plenty"),
+        ["search.yaml", "store_limit", "20GB", "'plenty'"],
+    ),
     "name that leaves runs": (lambda f: edit(f / "search.yaml", name="../x"), ["search.yaml", "name"]),
     "store of null": (lambda f: edit(f / "search.yaml", store=None), ["search.yaml", "store"]),
     "unknown knob": (lambda f: axes(f, quantization={"wieghts": ["int8"]}), ["wieghts", "did you mean weights"]),

@@ -1,9 +1,11 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hardware_profiles.store import Store
+from hardware_profiles.store import Gone, Store
 from search.build import StageTree, build_stage
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
@@ -106,3 +108,23 @@ def test_a_stage_that_is_refused_leaves_nothing_in_the_store(space: Space, tmp_p
     assert Store(tmp_path / "store").get(stage.key) is None
     assert not list((tmp_path / "store" / "tmp").iterdir())
     assert not list((tmp_path / "store" / "entries").iterdir())
+
+
+def test_an_error_on_a_full_disk_is_the_disks(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries say anything when they cannot write: the candidate is not to blame."""
+    stage = tree(space).plan(next(iter(space.candidates())))[0]
+    with pytest.raises(BadInput):
+        build_stage(stage, tmp_path / "store")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_stage(stage, tmp_path / "store")
+
+
+def test_an_input_that_went_away_is_told_apart_from_a_failure(space: Space, tmp_path: Path) -> None:
+    stage = next(stage for stage in tree(space).plan(full(space)) if stage.input_key)
+    with pytest.raises(Gone):
+        build_stage(stage, tmp_path / "store")

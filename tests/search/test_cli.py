@@ -101,3 +101,12 @@ def test_an_unwritable_pipe_is_no_traceback(project: Callable[..., Path]) -> Non
     command = f"{VLMFRONT} --help | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_takes_no_more_ends_in_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [VLMFRONT, "space", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["vlmfront: a file: No space left on device; nothing that was finished is lost."]

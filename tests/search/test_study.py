@@ -1,3 +1,7 @@
+import errno
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,19 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.study import NAME, Study, mend
+from objectives.run import RunFolder
+from objectives.trial import Figure, Trial
+from search.engine import settle
+from search.journal import mend
+from search.reopen import open_study
+from search.study import NAME, Study
 from spaces.errors import BadInput
 from spaces.plugins import builtin
 from spaces.reader import load_space
 from spaces.space import Space
 
 DIRECTIONS = ["maximize", "minimize"]
+WHOLE = b'{"op_code":4,"worker_id":"w"}\n'
 
 
 @pytest.fixture
@@ -109,7 +119,7 @@ def test_a_journal_torn_at_any_byte_opens_again(tmp_path: Path, space: Space) ->
         assert journal.read_bytes().count(b"\n") > whole
 
 
-@given(st.lists(st.sampled_from([b'{"x":1}\n', b'{"x":\n', b'{"x":1}{"y":2}\n']), max_size=6), st.binary(max_size=8))
+@given(st.lists(st.sampled_from([WHOLE, b'{"x":\n', WHOLE[:-1] + WHOLE]), max_size=6), st.binary(max_size=8))
 def test_mending_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], tail: bytes
 ) -> None:
@@ -117,7 +127,7 @@ def test_mending_keeps_every_whole_line(
     content = b"".join(lines) + tail.replace(b"\n", b".").replace(b"\r", b".")
     journal.write_bytes(content)
     mend(journal)
-    assert journal.read_bytes() == b"".join(line for line in lines if line == b'{"x":1}\n')
+    assert journal.read_bytes() == b"".join(line for line in lines if line == WHOLE)
     assert journal.with_name("journal.torn").exists() == (journal.read_bytes() != content)
 
 
@@ -172,3 +182,107 @@ def test_only_legal_candidates_are_asked_and_none_twice(
         assert asked.candidate.id not in seen
         seen.add(asked.candidate.id)
         study.tell(asked.number, [number % 5, number % 3], {})
+
+
+def finished_run(tmp_path: Path, space: Space) -> tuple[RunFolder, Study]:
+    """A run of four trials: told, interrupted, written but not told, told."""
+    run = RunFolder.create(tmp_path / "run", {"name": "run"})
+    study = Study(run.journal, space, DIRECTIONS, seed=0)
+    for place in range(4):
+        asked = study.ask()
+        assert asked is not None
+        if place == 1:
+            continue
+        figures = {"accuracy": Figure(value=place / 4, n=4), "latency_p50_ms": Figure(value=1.0 + place, n=4)}
+        run.write_trial(
+            Trial(
+                number=asked.number,
+                candidate_id=asked.candidate.id,
+                candidate=dict(asked.candidate.values),
+                state="complete",
+                figures=figures,
+            )
+        )
+        if place != 2:
+            study.tell(asked.number, [place / 4, 1.0 + place], {})
+    return run, study
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    lines = content.splitlines(keepends=True)
+    if how == "without its first line":
+        return b"".join(lines[1:])
+    if how == "a trial's first line torn":
+        place = [number for number, line in enumerate(lines) if json.loads(line)["op_code"] == 4][1]
+        return b"".join([*lines[:place], lines[place][:20] + b"\n", *lines[place + 1 :]])
+    if how == "half a character":
+        return content + '{"op_code":5,"worker_id":"w","reason":"\u00fc'.encode()[:-1]
+    if how == "half a character in the middle":
+        return content[: len(lines[0])] + '{"reason":"\u00fc'.encode()[:-1] + b"\n" + content[len(lines[0]) :]
+    others = {"empty": b"", "garbage": bytes(range(256)) * 9, "other JSON": b'{"a":1}\n[]\n7\n', "nulls": bytes(4096)}
+    return others[how]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "empty",
+        "garbage",
+        "other JSON",
+        "nulls",
+        "without its first line",
+        "a trial's first line torn",
+        "half a character",
+        "half a character in the middle",
+    ],
+)
+def test_no_finished_trial_is_lost_to_a_damaged_journal(how: str, tmp_path: Path, space: Space) -> None:
+    run, _ = finished_run(tmp_path, space)
+    run.journal.write_bytes(damaged(run.journal.read_bytes(), how))
+    trials = run.read_trials()
+    study = open_study(run, space, DIRECTIONS, seed=0)
+    settle(run, study, ["accuracy", "latency_p50_ms"], {})
+    told = in_optuna(run.journal)
+    assert run.read_trials() == trials
+    complete = [one for one in told if one.state is TrialState.COMPLETE]
+    assert [one.number for one in complete] == [trial.number for trial in trials]
+    assert [one.params for one in complete] == [dict(trial.candidate) for trial in trials]
+    assert [one.values for one in complete] == [[0.0, 1.0], [0.5, 3.0], [0.75, 4.0]]
+    assert TrialState.RUNNING not in {one.state for one in told}
+    tried = {trial.candidate_id for trial in trials}
+    asked = study.ask()
+    assert asked is not None
+    assert asked.candidate.id not in tried
+    assert asked.number > trials[-1].number
+
+
+def test_after_an_append_that_failed_nothing_is_appended(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "journal"
+    study = Study(journal, space, DIRECTIONS, seed=0)
+    asked = study.ask()
+    assert asked is not None
+    before = journal.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            study.tell(asked.number, [0.5, 1.0], {})
+    assert journal.read_bytes() == before
+    with pytest.raises(OSError, match="No space left"):
+        study.ask()
+    assert journal.read_bytes() == before
+    assert not journal.with_name("journal.lock").exists()
+    reopened = Study(journal, space, DIRECTIONS, seed=0)
+    assert [number for number, _ in reopened.interrupted] == [asked.number]
+
+
+def test_the_lock_of_a_killed_search_does_not_hold_up_the_next(tmp_path: Path, space: Space) -> None:
+    (tmp_path / "journal.lock").touch()
+    begun = time.monotonic()
+    assert Study(tmp_path / "journal", space, DIRECTIONS, seed=0).ask() is not None
+    assert time.monotonic() - begun < 8

@@ -1,0 +1,35 @@
+"""Files that stand for a live process: a lock is held on them for as long as it lives, however it dies.
+
+Process ids cannot do this: two containers that share a folder number their processes each on its own.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[TextIO]:
+    """Hold the lock of a file, which is made at need.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is false.
+    """
+    with path.open("a+", encoding="utf-8") as stream:
+        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        fcntl.flock(stream, kind if wait else kind | fcntl.LOCK_NB)
+        yield stream
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock of this file; a file that is not there is not held."""
+    try:
+        with path.open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
