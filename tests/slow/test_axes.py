@@ -21,13 +21,20 @@ from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job, Measurement
 from objectives.accuracy import paired_difference
 from objectives.trial import Figure
-from search.evaluate import requests, score, timed_items
+from search.evaluate import timed_items
+from search.scoring import requests, score
 from spaces.axes import Value
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 workbench: Any = importlib.import_module("workbench")
 
+AGAINST = {
+    "awq": "test_quantization_numbers.py: AWQ scales and weights in NumPy",
+    "scale_estimation": "test_quantization_numbers.py: no group worse than round-to-nearest",
+    "awq_scale_estimation": "test_quantization_numbers.py: AWQ scales in NumPy",
+    "gptq": "test_quantization_numbers.py: less output error than round-to-nearest",
+}
 MODEL: dict[str, Value] = {"model.path": str(workbench.FAMILY[-1])}
 INT4: dict[str, Value] = {"quantization.weights": "int4"}
 LORA: dict[str, Value] = {"tuning.method": "lora", "tuning.steps": 60}
@@ -46,14 +53,14 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """All lines, in stage order."""
-    sizes = "test_resolution.py: torch's own interpolation"
+    sizes = sizes = "test_resolution.py: bicubic in NumPy"
     for side in (48, 96):
         yield Row("model", f"image_size {side} (trained at 64)", {"model.image_size": side}, sizes)
-    masks = "test_pruning.py: magnitudes in numpy; Wanda from captured activations"
+    masks = "test_pruning_importance.py: magnitude, Wanda and block influence in NumPy"
     for knob, share in (
         ("ffn", 0.25),
         ("ffn", 0.5),
-        ("heads", 0.25),
+        ("heads", 0.5),
         ("layers", 0.25),
         ("vision_ffn", 0.25),
         ("vision_heads", 0.25),
@@ -65,11 +72,14 @@ def rows() -> Iterator[Row]:
     yield Row("pruning, tuning", "ffn 0.5, then 60 steps of LoRA", HALF_FFN | LORA, masks)
     yield Row("pruning, tuning", "layers 0.25, then 60 steps of LoRA", {"pruning.layers": 0.25} | LORA, masks)
     for method in ("lora", "dora", "full", "projector"):
-        yield Row("tuning", f"{method}, 60 steps", LORA | {"tuning.method": method}, "")
+        knobs = {"tuning.method": method, "tuning.steps": 60}
+        yield Row("tuning", f"{method}, 60 steps", knobs, "test_tuning.py")
     for method in ("norm", "random", "uniform", "attention", "merge"):
         knobs = {"visual_tokens.keep": 0.5, "visual_tokens.method": method}
-        yield Row("visual_tokens", f"half, {method}", knobs, "test_visual_tokens.py: numpy on the uncut graph")
-    rtn = "test_quantization*.py: round-to-nearest in numpy"
+        yield Row(
+            "visual_tokens", f"half, {method}", knobs, "test_visual_tokens.py: NumPy and torch on the uncut graph"
+        )
+    rtn = "test_quantization_numbers.py: round-to-nearest in NumPy"
     for weights in ("int8", "int4"):
         for mode in ("sym", "asym"):
             knobs = {"quantization.weights": weights, "quantization.mode": mode}
@@ -77,7 +87,7 @@ def rows() -> Iterator[Row]:
     for group in (32, 128):
         yield Row("quantization", f"int4 sym, groups of {group}", INT4 | {"quantization.group_size": group}, rtn)
     for method in ("awq", "scale_estimation", "awq_scale_estimation", "gptq"):
-        checked = "test_quantization*.py: AWQ scales in numpy" if method.startswith("awq") else rtn
+        checked = AGAINST[method]
         yield Row("quantization", f"int4, {method}", INT4 | {"quantization.method": method}, checked)
     yield Row("quantization", "half of the weights int4, half int8", INT4 | {"quantization.ratio": 0.5}, rtn)
     for part in ("vision", "projector"):
@@ -90,7 +100,7 @@ def rows() -> Iterator[Row]:
     yield Row("prompt", "hint", {"prompt.hint": True}, "")
     for choice in ("fixed", "random", "nearest"):
         knobs = {"prompt.exemplars": 2, "prompt.exemplar_choice": choice}
-        checked = "test_exemplars.py: brute-force neighbours" if choice == "nearest" else ""
+        checked = "test_exemplars.py: neighbours by brute force" if choice == "nearest" else ""
         yield Row("prompt", f"2 exemplars, {choice}", knobs, checked)
     knobs = {"prompt.exemplars": 2, "prompt.exemplar_choice": "nearest", "prompt.exemplar_order": "reversed"}
     yield Row("prompt", "2 exemplars, nearest first", knobs, "")
