@@ -36,6 +36,16 @@ AGAINST = {
     "gptq": "test_quantization_numbers.py: less output error than round-to-nearest",
 }
 MODEL: dict[str, Value] = {"model.path": str(workbench.FAMILY[-1])}
+HEAD = """# What every method of every axis does
+
+Written by `tests/slow/test_axes.py`, {date}, on commit {commit}: the example's largest model (inspection-l),
+unmodified {plain}, one thread, f32. Each line changes what it names and leaves all other knobs at their
+defaults. Accuracy: exact match on the 512 rows of the search split, half of them in wordings that the model never saw,
+before and after; points with the 95 % interval of the paired difference. Latency and size: against the unmodified
+bundle, timed in a fresh process right before; two measurements of one bundle differ by up to 7 % here. References are
+the tests that compare the method's numbers with an independent computation.
+
+"""
 INT4: dict[str, Value] = {"quantization.weights": "int4"}
 LORA: dict[str, Value] = {"tuning.method": "lora", "tuning.steps": 60}
 HALF_FFN: dict[str, Value] = {"pruning.ffn": 0.5}
@@ -174,16 +184,7 @@ def write(lines: list[str], plain: str) -> None:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
     ).stdout.strip()
     text = [
-        "# What every method of every axis does",
-        "",
-        f"Written by `tests/slow/test_axes.py`, {datetime.date.today().isoformat()}, on commit {head}: the example's largest",
-        f"model (inspection-l), unmodified {plain}, one thread, f32. Each line changes what it names and",
-        "leaves all other knobs at their defaults. Accuracy: exact match on the 512 rows of the search split, half of them in",
-        "wordings that the model never saw, before and after; points with the 95 % interval of the paired difference.",
-        "Latency and size: against the unmodified bundle, timed in a fresh process right before; two measurements of one",
-        "bundle differ by up to 7 % here. References are the tests under `tests/` that compare the method's numbers with an",
-        "independent computation; a line without one is checked for what it leaves unchanged, or not at all beyond this page.",
-        "",
+        *HEAD.format(date=datetime.date.today().isoformat(), commit=head, plain=plain).splitlines(),
         "| Axis | Method | Before | After | Points | Latency | Size | Reference |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *lines,
