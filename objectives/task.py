@@ -81,12 +81,6 @@ def load_task(path: Path) -> Task:
     )
 
 
-def task_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of task files."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA}
-    return head | _TaskFile.model_json_schema(by_alias=True)
-
-
 def read_split(task: Task, split: str) -> tuple[Sample, ...]:
     """All rows of one split, in order. Every image is decoded in full, once.
 

@@ -59,7 +59,7 @@ def schema_of(kind: str) -> dict[str, Any]:
     from spaces.errors import BadInput
 
     if kind == "task":
-        from objectives.task import task_schema
+        from objectives.task_file import task_schema
 
         return task_schema()
     if kind == "space":
