@@ -179,7 +179,7 @@ def test_what_differs_is_named() -> None:
     new = {**old, "space_id": "2", "space": {"knobs": other}, "versions": {"torch": "1", "nncf": "3"}}
     assert differences(old, new) == ["space (prompt.template, prompt.hint)", "set of tool versions (nncf)"]
     assert differences(old, {**old, "space_id": "2"}) == ["space (conditions or versions of its axes)"]
-    many = {**old, "versions": {name: "9" for name in "abcdefg"}}
+    many = {**old, "versions": dict.fromkeys("abcdefg", "9")}
     assert differences({**old, "versions": {}}, many) == ["set of tool versions (a, b, c, d and 3 more)"]
 
 
