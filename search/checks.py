@@ -14,7 +14,6 @@ from spaces.axes.prompt import check_template
 from spaces.errors import BadInput
 from spaces.knobs import Choices, Knob, Range
 from spaces.legality import refuse_illegal
-from spaces.plugins import available
 from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space, grid
@@ -40,7 +39,7 @@ def legal_space(path: Path) -> Space:
     Raises:
         BadInput: one sentence naming file, field and what would do.
     """
-    space = load_space(path, available())
+    space = load_space(path)
     space.check(capabilities())
     refuse_bad_models(space)
     refuse_illegal(space)

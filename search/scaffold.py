@@ -15,7 +15,7 @@ from search.checks import legal_space, refuse_unfit_task
 from search.config import load_config
 from search.rows import Row, answers_of, read_rows, slice_fields, split
 from spaces.axes.model import check_model_folder
-from spaces.axis_rules import illegal
+from spaces.axes.quantization_rules import illegal
 from spaces.errors import BadInput
 from spaces.legality import row_widths
 from spaces.plugins import available
@@ -79,7 +79,7 @@ def _write(folder: Path, texts: Mapping[str, str], *, whole: bool) -> tuple[Path
             written.append(path)
         load_config(folder / "search.yaml")
         load_task(folder / "task.yaml")
-        space = load_space(folder / "space.yaml", available())
+        space = load_space(folder / "space.yaml")
         if whole:
             refuse_unfit_task(legal_space(folder / "space.yaml"), folder / "task.yaml")
         assert space.count

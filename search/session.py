@@ -13,7 +13,6 @@ from typing import Any
 from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job, JobFailed
 from hardware_profiles.profile import local
-from hardware_profiles.runtimes import capabilities
 from hardware_profiles.store import Store
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.registry import OBJECTIVES, metadata
@@ -25,9 +24,9 @@ from search.baselines import blank_image, commonest_answer
 from search.budget import Budget
 from search.build import StageTree
 from search.checks import (
+    legal_space,
     models,
     narrowed,
-    refuse_bad_models,
     refuse_image_tokens,
     refuse_missing_hints,
     refuse_missing_splits,
@@ -43,8 +42,6 @@ from search.scoring import Retention, Scorer, requests, score
 from search.study import Study
 from spaces.errors import BadInput
 from spaces.knobs import Choices
-from spaces.legality import refuse_illegal
-from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space
 
@@ -82,10 +79,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         config = replace(config, budget=budget)
     task = load_task(config.task)
     refuse_impossible(config, task, path)
-    space = load_space(config.space)
-    space.check(capabilities())
-    refuse_bad_models(space)
-    refuse_illegal(space)
+    space = legal_space(config.space)
     refuse_prompts(space, task, config.space)
     space, notes = narrowed(space, local())
     needed = [split for split in _SPLITS if split in task.splits or split == "search"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from spaces.axes import Value
-from spaces.axis_rules import illegal
+from spaces.axes.quantization_rules import illegal
 from spaces.errors import BadInput
 from spaces.estimate import Choices
 from spaces.knobs import Choices as Listed

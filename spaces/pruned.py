@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from spaces.axes import Choice
-from spaces.axis_rules import pruned_shape
+from spaces.axes.pruning_shape import pruned_shape
 from spaces.shape import Shape, Tensor, Tower
 
 

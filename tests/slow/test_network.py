@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_the_counters_see_an_attempt(attempt: str) -> None:
 
 @pytest.mark.slow
 def test_a_search_attempts_no_connection(project: Callable[..., Path]) -> None:
-    axes = {
+    axes: dict[str, dict[str, Any]] = {
         "model": {"path": ["models/a"]},
         "pruning": {"ffn": 0.5},
         "tuning": {"method": "lora", "steps": 1},

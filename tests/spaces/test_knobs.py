@@ -62,7 +62,8 @@ def spaces(draw: st.DrawFn) -> Settings:
             unless=draw(others),
             unless_all=draw(others),
         )
-        if draw(st.booleans()):
+        is_listed: bool = draw(st.booleans())
+        if is_listed:
             entry: dict[str, Any] = {"choices": list(draw(some_values))}
             named = [other for other in KNOBS[:index] if other in listed]
             if named and draw(st.booleans()):
