@@ -177,7 +177,7 @@ def _odd_values(document: Document, chance: random.Random) -> Document:
         case 2 | 3:
             other, name = chance.choice(places)
             inside[key] = deepcopy(other[name])
-        case 4 if type(inside[key]) in (int, float):
+        case 4 if type(inside[key]) in (int, float) and abs(inside[key]) < 1e300:
             inside[key] *= chance.choice((-1, 0, 0.5, 2, 1000))
         case 5:
             del inside[key]
