@@ -49,7 +49,7 @@ def load(reference: str) -> Axis:
     module, _, attribute = reference.partition(":")
     try:
         axis: Axis = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BadInput(f"axis {reference!r} cannot be loaded ({error}): write it as module:attr.") from None
     missing = [
         name for name in ("name", "version", "tools", "domains", "changes", "reads", "apply") if not hasattr(axis, name)

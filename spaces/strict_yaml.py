@@ -42,7 +42,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
+            if isinstance(value, int):
+                float(value)  # limits and costs are compared as such
+            return value
         except _NO_SUCH_VALUE:
             kind = node.tag.rpartition(":")[2]
             raise yaml.MarkedYAMLError(

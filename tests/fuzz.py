@@ -50,7 +50,7 @@ SPACE: Document = {
         "quantization": {"weights": ["fp16", "int8", "int4"], "group_size": [32, 64]},
         "visual_tokens": {"keep": {"low": 0.25, "high": 1.0}},
         "prompt": {"template": ["{question}"], "hint": [False, True]},
-        "runtime": {"name": "openvino", "threads": 1},
+        "runtime": {"name": "openvino", "threads": [1, 2]},
     },
 }
 SEARCH: Document = {
@@ -59,7 +59,10 @@ SEARCH: Document = {
     "task": "task.yaml",
     "space": "space.yaml",
     "objectives": ["accuracy", "latency_p50_ms"],
-    "limits": {"size_mb": {"max": 100}},
+    "limits": {"size_mb": {"max": 100}, "forgetting": {"max": 0.1}},
+    "retention": {"task": "other.yaml", "split": "search", "items": 64},
+    "racing": True,
+    "sampler": "tpe",
     "budget": "4trials",
     "items": 24,
     "seed": 0,
@@ -75,6 +78,7 @@ ODD: list[Any] = [
     None, True, -1, 0, 10**400, 1e308, -0.0, float("nan"), float("inf"), "", " ", "\x00", "a\nb", "\ud800", "\u202e",
     "x" * 10_000, "../../../etc/passwd", "/dev/zero", "/dev/null", "~", ".", date(2026, 11, 20), b"\x80", [], {}, [[]],
     {"": ""}, [None], {"a": {"b": {"c": []}}}, "null", "1e999", "[1, 2", "{question}", "1:1:1", "=", "<<", (1, 2),
+    ":", ".x:y", "os:nothing", "os.path:sep", "no such:thing", "x" * 300 + ":y",
 ]  # fmt: skip
 SNIPPETS = (
     "&a ", "*a", "&a [*a]", "<<: *a\n", "<<: {name: x}\n", "!!binary ", "!!int ", "!!float x", "!!timestamp x",
@@ -173,7 +177,7 @@ def _odd_values(document: Document, chance: random.Random) -> Document:
         case 2 | 3:
             other, name = chance.choice(places)
             inside[key] = deepcopy(other[name])
-        case 4 if type(inside[key]) in (int, float):
+        case 4 if type(inside[key]) in (int, float) and abs(inside[key]) < 1e300:
             inside[key] *= chance.choice((-1, 0, 0.5, 2, 1000))
         case 5:
             del inside[key]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from objectives.rows import sample_of
 from objectives.sets import csv_rows, rows_of
 from objectives.task import load_task, read_split, read_splits, split_digest
 from spaces.errors import BadInput
@@ -81,6 +82,30 @@ def test_what_csv_writes_comes_back(rows: list[tuple[str, str, str]], mark: str)
         read = list(csv_rows(path, {}))
     assert [row for _, row in read] == written
     assert read[0][0] == "line 2"
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60)
+@given(texts, texts, st.lists(texts, min_size=1, max_size=4), st.dictionaries(texts, values, max_size=3))
+def test_a_row_of_jsonl_keeps_its_texts_and_every_field(
+    name: str, question: str, answers: list[str], more: dict[str, Any]
+) -> None:
+    row = {**more, "id": name, "image": "a.png", "question": question, "answers": answers}
+    row.pop("answer", None)
+    read = json.loads(json.dumps(row))
+    sample = sample_of(read, {}, "", Path("sets/x.jsonl"), "search-1", "here")
+    assert (sample.id, sample.question, sample.answers) == (name, question, tuple(answers))
+    assert sample.image == Path("sets/a.png")
+    assert set(sample.fields) == set(row) - {"id", "image", "question", "answers"}
+    for field, text in sample.fields.items():
+        assert (text if isinstance(row[field], str) else json.loads(text)) == row[field]
 
 
 @pytest.mark.parametrize(

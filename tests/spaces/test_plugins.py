@@ -38,7 +38,9 @@ def test_a_reference_adds_an_axis_before_the_prompt(tmp_path: Path, monkeypatch:
         load("my_axis:NOTHING")
 
 
-@pytest.mark.parametrize("reference", ["nowhere:AXIS", "spaces.axes.prompt:NOTHING", "spaces.axes.prompt", ":AXIS"])
+@pytest.mark.parametrize(
+    "reference", ["nowhere:AXIS", "spaces.axes.prompt:NOTHING", "spaces.axes.prompt", ":AXIS", ".x:AXIS"]
+)
 def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
     with pytest.raises(BadInput, match="module:attr"):
         load(reference)

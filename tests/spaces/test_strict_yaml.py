@@ -48,6 +48,7 @@ def test_anchors_and_merges_stay_allowed() -> None:
         ("a: !!bool x", ["line 1", "'x' is no bool"]),
         ("a: !!timestamp x", ["line 1", "'x' is no timestamp"]),
         ("a: 1" + ":1" * 400 + ".5", ["line 1", "is no float"]),
+        ("a: 1" + "0" * 400, ["line 1", "is no int"]),
         ("a: " + "1" * 5000, ["line 1", "is no int"]),
         ('a: "\\ud800"', ["line 1", "half a character"]),
         ("a: !!python/name:os.system x", ["line 1", "constructor"]),
