@@ -123,7 +123,7 @@ def _task(folder: Path, dealt: Mapping[str, Sequence[Row]], models: Sequence[Pat
 # What the model is to do, and the rows that it is judged by.
 schema: vlmfront.task/1
 name: {json.dumps(_name(folder))}
-metric: exact          # how an answer is scored against the references
+metric: exact          # or contains, vqa_soft, anls, {{name: numeric, tolerance: 0.05}}
 slices: [{slices}]{" " * max(1, 13 - len(slices))}# fields of a row; accuracy is given for each of their values
 # One JSON object a line, at least:
 # {{"id": "7", "image": "7.png", "question": "is the guard open ?", "answer": "open"}}
@@ -133,6 +133,11 @@ max_new_tokens: {_longest(rows, models)}      # longest answer, in tokens
 # hints:               # texts that the prompt may add, by the value of a field
 #   field: kind
 #   values: {{guard: "answer open or closed"}}
+# exemplars: {{split: train, field: kind}}   # whence solved examples come, what they share with a question
+# unknown: [unknown]   # answers that count as abstention
+# costs:               # what wrong answers cost: rows are the truth, columns the answer
+#   classes: [ok, defect]
+#   matrix: [[0, 1], [10, 0]]
 """
 
 
@@ -156,7 +161,7 @@ def _space(folder: Path, models: Sequence[Path]) -> str:
     group = f"\n    group_size: {list(groups)}  # int4 weights that share a scale" if groups else ""
     precisions = "[f32, bf16]" if "bf16" in local().dtypes else "f32"
     listed = "\n".join(f"      - {json.dumps(path, ensure_ascii=False)}" for path in paths)
-    more = {axis.name: _more(axis.name) for axis in available()}
+    more = {name: _more(name) for name in _USED}
     return f"""\
 # What may vary. A scalar fixes a knob, a list varies it, {{choices: [...], when: {{...}}}} makes it conditional.
 # What a comment lists can be added. `vlmfront space check` says whether it is legal, `estimate` what it weighs.
@@ -240,7 +245,11 @@ budget: 1h             # or a number of trials: 200trials
 items: {items}             # rows of the search split that score a trial
 seed: 0
 workers: {min(2, local().threads)}             # trials that are built and scored at once, one core each
+# retention: {{task: other/task.yaml, split: search, items: 256}}  # must not be forgotten: figure `forgetting`
+# racing: false         # score every trial to the end, also where it can no longer reach the front
+# sampler: tpe          # or nsga2, random, an installed plug-in, module:attr
 # store: ~/.cache/vlmfront/store        # artifacts, shared by all runs
+# store_limit: 50GB     # what was used least recently goes first; what a run or a front needs stays
 """
 
 

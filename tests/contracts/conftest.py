@@ -15,7 +15,7 @@ from spaces.sample import Sample
 PLUGIN = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """The installed example plug-in's module; its entry points are found while the fixture lives."""
     source = tmp_path_factory.mktemp("source") / "plugin"

@@ -96,7 +96,7 @@ def test_a_pool_has_at_most_64_rows_of_a_group(project: Callable[..., Path]) -> 
         ids = [int(row.id) for row in pool if row.group == group]
         assert ids[:3] == start
         assert len(ids) == 64
-    plain = replace(ready.task, hint_field="", hints={})
+    plain = replace(ready.task, exemplar_field="")
     assert len(exemplar_pool(ready.space, plain, {"train": many})["exemplars"]) == 64
 
 
@@ -126,11 +126,11 @@ def test_what_cannot_be_shown_is_refused_before_work(
         refuse_missing_exemplars(ready.space, ready.task, splits, splits["search"])
 
 
-def test_a_split_that_judges_is_not_shown(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_that_judges_is_not_shown(project: Callable[..., Path]) -> None:
     ready = prepared(project(SHOWN))
-    monkeypatch.setattr("search.exemplars.exemplar_split", lambda task: "holdout")
+    task = replace(ready.task, exemplar_split="holdout")
     with pytest.raises(BadInput, match=r"exemplars\.split: the holdout split judges"):
-        refuse_missing_exemplars(ready.space, ready.task, ready.splits, ready.items)
+        refuse_missing_exemplars(ready.space, task, ready.splits, ready.items)
 
 
 def test_a_space_without_exemplars_needs_none(project: Callable[..., Path]) -> None:
