@@ -1,4 +1,7 @@
-"""Writes docs/slow-tests.md with what the slow tier found: each test, its outcome and seconds, date and commit."""
+"""Writes docs/slow-tests.md with what the slow tier found: each test, its outcome and seconds, date and commit.
+
+Tests that did not run keep the line of when they last did; tests that are no more lose it.
+"""
 
 import datetime
 import os
@@ -10,6 +13,14 @@ import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "slow-tests.md"
 REPORTS = pytest.StashKey[dict[str, tuple[str, float]]]()
+HEAD = """# The slow tier
+
+Tests that take too long for `make test`. `make test-slow` runs them and writes this page; seconds are of {cores} cores
+that may have had other work.
+
+| Test | Outcome | Seconds | Date | Commit |
+| --- | --- | --- | --- | --- |
+"""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,17 +42,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent, check=False
     ).stdout.strip()
-    rows = [f"| {name.replace('_', ' ')} | {outcome} | {seconds:.0f} |" for name, (outcome, seconds) in found.items()]
-    lines = [
-        "# The slow tier",
-        "",
-        "Tests that take too long for `make test`. `make test-slow` runs them and writes this page.",
-        "",
-        f"Latest results: {datetime.date.today().isoformat()}, on commit {commit}, {os.cpu_count()} cores.",
-        "",
-        "| Test | Outcome | Seconds |",
-        "| --- | --- | --- |",
-        *rows,
-        "",
-    ]
-    PAGE.write_text("\n".join(lines), encoding="utf-8")
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    before = {line.split(" | ")[0].removeprefix("| "): line for line in PAGE.read_text(encoding="utf-8").splitlines()}
+    rows = {
+        title: line
+        for title, line in before.items()
+        if title.startswith("test ")
+        and line.count(" | ") == 4
+        and f"def {title.split('[')[0].replace(' ', '_')}(" in sources
+    }
+    today = datetime.date.today().isoformat()
+    for name, (outcome, seconds) in found.items():
+        function, bracket, rest = name.partition("[")
+        title = function.replace("_", " ") + bracket + rest.replace("|", "/")
+        rows[title] = f"| {title} | {outcome} | {seconds:.0f} | {today} | {commit} |"
+    lines = [rows[title] for title in sorted(rows)]
+    PAGE.write_text(HEAD.format(cores=os.cpu_count()) + "\n".join(lines) + "\n", encoding="utf-8")
