@@ -49,7 +49,7 @@ class Second:
 RECIPES = {
     "n": Second(steps=600, lr=1e-3, bf16=False),
     "s": Second(steps=500, lr=6e-4),
-    "m": Second(steps=700, lr=8e-4),
+    "m": Second(steps=400, lr=2.5e-4),
     "l": Second(steps=300, lr=1.5e-4),
 }
 
