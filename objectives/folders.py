@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardware_profiles.store import sync_folder
+from hardware_profiles.store import DISK_ERRORS, sync_folder
 from spaces.errors import BadInput
 
-DISK_FAILS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+DISK_FAILS = DISK_ERRORS - {errno.EROFS}
 """What is no fault of the place that was named: the disk is full, over its quota, or broken."""
 
 

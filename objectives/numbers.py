@@ -12,6 +12,7 @@ _NUMBER = re.compile(
     r"""
     (?P<sign>(?<![\w.,])[+-])?
     (?P<digits> (?!0)\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?   # 1,000.5
+      | (?!0)\d{1,3}(?:\.\d{3})+,\d+(?![\d,])           # 1.000,5
       | \d+(?:\.\d+ | ,\d+(?![\d,]))?                   # 3.5; 3,5 is the same, as much of the world writes it
       | (?<!\d)\.\d+ )                                  # .5
     (?P<power>[eE][+-]?\d{1,3}(?!\w))?
@@ -25,14 +26,16 @@ def first_number(text: str) -> Decimal | None:
     """The first number in a text, null without one.
 
     A sign counts where it does not follow a letter or digit (``A-5`` holds 5). Thousands may be set apart by commas,
-    apostrophes, no-break or thin spaces; a single comma before other than three digits is a decimal comma. What comes
-    after the number (units, per cent) does not matter.
+    apostrophes, no-break or thin spaces, or by points before a decimal comma; a single comma before other than three
+    digits is a decimal comma, and other commas end the number. What comes after it (units, per cent) does not matter.
     """
     text = unicodedata.normalize("NFKC", _SPACED.sub("", text)).translate(_SIGNS)
     match = _NUMBER.search(text)
     if match is None:
         return None
     digits = match["digits"]
+    if digits.find(".") < digits.find(","):
+        digits = digits.replace(".", "")
     digits = digits.replace(",", "" if _GROUPED.fullmatch(digits) else ".")
     return Decimal((match["sign"] or "").strip() + digits + (match["power"] or ""))
 

@@ -76,8 +76,8 @@ def _answers(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> tu
 def _nearest(name: str, columns: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, columns, n=1)
     if near:
-        return f"did you mean {near[0]}? (name it under `columns` in the task file)"
-    return f"there are {', '.join(columns) or 'none'} (name it under `columns` in the task file)"
+        return f"did you mean {near[0]}? (rename it, or name it under `columns` in a task file)"
+    return f"there are {', '.join(columns) or 'none'} (rename it, or name it under `columns` in a task file)"
 
 
 def _refuse_half_characters(row: Mapping[str, Any], where: str) -> None:

@@ -83,7 +83,7 @@ def csv_rows(path: Path, columns: Mapping[str, str]) -> Rows:
 def _content(path: Path) -> bytes:
     try:
         if not path.is_file():  # a device such as /dev/zero has no end
-            raise BadInput(f"{path}: there is no such evaluation set; correct the path in the task file.")
+            raise BadInput(f"{path}: there is no such evaluation set; correct the path.")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: the evaluation set cannot be read ({error.strerror}).") from None

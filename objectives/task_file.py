@@ -11,6 +11,7 @@ from spaces.errors import BadInput
 from spaces.reader import load_yaml, refuse_unknown
 
 SCHEMA = "vlmfront.task/1"
+SPLITS = ("train", "calibration", "search", "holdout")
 JUDGED = ("search", "holdout")
 """The splits whose answers are scored; nothing else may be made from their rows."""
 

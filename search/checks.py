@@ -7,7 +7,7 @@ from pathlib import Path
 from hardware_profiles.profile import Profile
 from hardware_profiles.runtimes import capabilities
 from objectives.folders import refuse_read_only
-from objectives.task import Task, load_task, read_splits
+from objectives.task import Task
 from spaces.axes import Value
 from spaces.axes.model import check_model_folder
 from spaces.axes.prompt import check_template
@@ -18,7 +18,6 @@ from spaces.reader import load_space
 from spaces.sample import Sample
 from spaces.space import Space, grid
 
-SPLITS = ("train", "calibration", "search", "holdout")
 IMAGE_TOKENS = ("<image>", "<ov_genai_image")
 
 
@@ -46,20 +45,6 @@ def legal_space(path: Path) -> Space:
     return space
 
 
-def refuse_unfit_task(space: Space, path: Path) -> None:
-    """A task must have the splits, hints and rows that the space's candidates are built and asked with.
-
-    Raises:
-        BadInput: one sentence naming file, field or row.
-    """
-    task = load_task(path)
-    refuse_prompts(space, task, Path(space.source))
-    splits = read_splits(task, [split for split in SPLITS if split in task.splits or split == "search"])
-    refuse_missing_splits(space, splits, path)
-    refuse_image_tokens(space, task, splits)
-    refuse_missing_hints(space, task, splits["search"])
-
-
 def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path) -> None:
     """Every stage that some candidate may have must find the samples it reads; export always needs a few.
 
@@ -74,34 +59,34 @@ def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path
         raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
 
 
-def refuse_prompts(space: Space, task: Task, source: Path) -> None:
+def refuse_prompts(space: Space, task: Task) -> None:
     """Every prompt of the space must have a place for the question, and hints to give if it promises some.
 
     Raises:
         BadInput: naming the file and the field.
     """
     for template in values(space, "prompt.template"):
-        check_template(str(template), f"{source}: axes.prompt.template")
+        check_template(str(template), f"{space.source}: axes.prompt.template")
     if True in values(space, "prompt.hint") and not task.hints:
         raise BadInput(
-            f"{source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
+            f"{space.source}: axes.prompt.hint: the task has no hints; add `hints` to {task.path} or leave it out."
         )
 
 
-def refuse_missing_hints(space: Space, task: Task, items: Sequence[Sample]) -> None:
-    """Where a candidate may be asked with hints, every row that scores it must have one.
+def refuse_missing_hints(space: Space, task: Task, judged: Mapping[str, Sequence[Sample]]) -> None:
+    """Where a candidate may be asked with hints, every row that scores it, by split, must have one.
 
     Raises:
         BadInput: naming the first row without.
     """
     if True not in values(space, "prompt.hint"):
         return
-    for item in items:
+    for split, item in ((split, item) for split, items in judged.items() for item in items):
         value = item.fields.get(task.hint_field)
         if value not in task.hints:
             found = f"{task.hint_field}={value}" if value is not None else f"a row without {task.hint_field!r}"
             raise BadInput(
-                f"{task.splits['search']}: row {item.id!r}: there is no hint for {found}; "
+                f"{task.splits[split]}: row {item.id!r}: there is no hint for {found}; "
                 f"add it to hints.values in {task.path}, or correct the row."
             )
 

@@ -13,8 +13,6 @@ from spaces.exemplars import PER_GROUP
 from spaces.sample import Sample
 from spaces.space import Space
 
-_JUDGES = ("search", "holdout")
-
 
 def most_exemplars(space: Space) -> int:
     """The greatest number of exemplars that a candidate of the space shows."""
@@ -50,19 +48,17 @@ def pool_digests(pool: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
 
 
 def refuse_missing_exemplars(
-    space: Space, task: Task, splits: Mapping[str, Sequence[Sample]], items: Sequence[Sample]
+    space: Space, task: Task, splits: Mapping[str, Sequence[Sample]], judged: Mapping[str, Sequence[Sample]]
 ) -> None:
-    """Every candidate must find the exemplars that it is to show, whichever row it is scored on.
+    """Every candidate must find the exemplars that it is to show, whichever row, by split, it is scored on.
 
     Raises:
-        BadInput: naming the file, and the field or the row: there is no such split, it is one that judges, an answer
-            holds the text that stands for an image, or a value of the field has too few rows.
+        BadInput: naming the file, and the field or the row: there is no such split, an answer holds the text that
+            stands for an image, or a value of the field has too few rows.
     """
     most, split, field = most_exemplars(space), task.exemplar_split, task.exemplar_field
     if not most:
         return
-    if split in _JUDGES:
-        raise BadInput(f"{task.path}: exemplars.split: the {split} split judges and cannot be shown; name another one.")
     if split not in splits:
         raise BadInput(f"{task.path}: splits.{split}: this space shows exemplars of it; name its JSONL file.")
     rows = exemplar_pool(space, task, splits)[SPLIT]
@@ -71,11 +67,11 @@ def refuse_missing_exemplars(
             if token in row.answers[0]:
                 raise BadInput(f"{task.splits[split]}: row {row.id!r}: {token!r} stands for an image; take it out.")
     count = Counter(row.group for row in rows)
-    for item in items:
+    for name, item in ((name, item) for name, items in judged.items() for item in items):
         group = item.fields.get(field) if field else ""
         if group is None:
             raise BadInput(
-                f"{task.splits['search']}: row {item.id!r} has no field {field!r}, by which exemplars are picked."
+                f"{task.splits[name]}: row {item.id!r} has no field {field!r}, by which exemplars are picked."
             )
         count.setdefault(group, 0)
     for group, having in count.items():

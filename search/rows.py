@@ -1,18 +1,19 @@
-"""A user's own rows, read from one file and dealt out to the four splits so that no image is in two of them."""
+"""A user's own rows, read from one set and dealt out to the four splits so that no image is in two of them."""
 
-import csv
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from objectives.rows import FIELDS, sample_of
+from objectives.sets import rows_of
+from objectives.task_file import SPLITS
 from spaces.canonical import file_digest
 from spaces.errors import BadInput
 from spaces.images import read_image
 
-SHARES = {"train": 0.4, "calibration": 0.1, "search": 0.3, "holdout": 0.2}
+SHARES = dict(zip(SPLITS, (0.4, 0.1, 0.3, 0.2), strict=True))
 """What part of the rows each split gets, as near as whole images allow."""
 
 _MOST_VALUES = 12
@@ -28,36 +29,26 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL or CSV file; a row without an id is called by its line. Every image is decoded once.
+    """The rows of a set that a task could name; a row without an id is called by its place. Images are decoded once.
 
     Raises:
-        BadInput: one sentence that names file, line and field.
+        BadInput: one sentence that names the set, the line or row, and the field.
     """
-    reader = {".jsonl": _json_lines, ".csv": _csv_lines}.get(path.suffix.lower())
-    if reader is None:
-        raise BadInput(f"{path}: rows are read from .jsonl (one JSON object a line) or .csv (with a head line).")
     digests: dict[Path, str] = {}
-    rows, ids = [], Counter[str]()
-    try:
-        for line, given in reader(path):
-            where = f"{path}, line {line}"
-            fields = {"id": f"line-{line}", **{name: value for name, value in given.items() if value is not None}}
-            _check(fields, where)
-            ids[fields["id"]] += 1
-            if ids[fields["id"]] > 1:
-                raise BadInput(f"{where}: the id {fields['id']!r} stands there twice; make it unique.")
-            image = path.parent / fields["image"]
-            if image not in digests:
-                try:
-                    read_image(image)
-                except BadInput as error:
-                    raise BadInput(f"{where}: {error}") from None
-                digests[image] = file_digest(image)
-            rows.append(Row(fields=fields, image=image, digest=digests[image]))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file of rows.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: cannot be read as rows ({error}).") from None
+    rows, ids = [], set[str]()
+    for place, given in rows_of(path, {}):
+        where = f"{path}, {place}"
+        sample = sample_of(given, {}, "", path, place.replace(" ", "-"), where)
+        if sample.id in ids:
+            raise BadInput(f"{where}: the id {sample.id!r} stands there twice; make it unique.")
+        ids.add(sample.id)
+        if sample.image not in digests:
+            try:
+                read_image(sample.image)
+            except BadInput as error:
+                raise BadInput(f"{where}: {error}") from None
+            digests[sample.image] = file_digest(sample.image)
+        rows.append(Row(fields={"id": sample.id, **given}, image=sample.image, digest=digests[sample.image]))
     if len(set(digests.values())) < len(SHARES):
         raise BadInput(f"{path}: {len(SHARES)} splits need rows about at least {len(SHARES)} different images.")
     return rows
@@ -84,7 +75,7 @@ def slice_fields(rows: Sequence[Row]) -> list[str]:
     values: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         for name, value in row.fields.items():
-            if name not in ("id", "image", "question", "answer", "answers") and isinstance(value, str):
+            if name not in FIELDS and isinstance(value, str) and value:
                 values[name][value] += 1
     return [
         name for name, found in values.items() if 2 <= len(found) <= _MOST_VALUES and sum(found.values()) == len(rows)
@@ -94,37 +85,3 @@ def slice_fields(rows: Sequence[Row]) -> list[str]:
 def answers_of(row: Row) -> list[str]:
     """The row's reference answers."""
     return [row.fields["answer"]] if "answer" in row.fields else list(row.fields["answers"])
-
-
-def _check(fields: Mapping[str, Any], where: str) -> None:
-    for name in ("id", "image", "question"):
-        if not isinstance(fields.get(name), str) or not fields[name].strip():
-            raise BadInput(f"{where}: the field {name!r} is missing, empty or no text.")
-    if ("answer" in fields) == ("answers" in fields):
-        raise BadInput(f"{where}: give either 'answer', a text, or 'answers', a list of texts.")
-    answers = [fields["answer"]] if "answer" in fields else fields["answers"]
-    if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and one.strip() for one in answers):
-        raise BadInput(f"{where}: an answer is a text that is not empty; numbers go in quotes.")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as stream:
-        for line, text in enumerate(stream, start=1):
-            if text.strip():
-                try:
-                    row = json.loads(text)
-                    json.dumps(row, ensure_ascii=False).encode()
-                except (ValueError, RecursionError):
-                    raise BadInput(f"{path}, line {line}: this is not JSON; write one object a line.") from None
-                if not isinstance(row, dict):
-                    raise BadInput(f"{path}, line {line}: a JSON object is expected, with image, question and answer.")
-                yield line, row
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        for row in reader:
-            if None in row:
-                raise BadInput(f"{path}, line {reader.line_num}: there are more values than names in the head line.")
-            yield reader.line_num, {name: value for name, value in row.items() if value}

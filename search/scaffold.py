@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from pathlib import Path
 
 from hardware_profiles.profile import local
 from hardware_profiles.store import write_atomic
+from objectives.dataset_folder import image_cache
 from objectives.task import load_task
-from search.checks import legal_space, refuse_unfit_task
+from objectives.task_file import SPLITS
+from search.checks import legal_space
 from search.config import load_config
+from search.fit import fitting_splits
 from search.rows import Row, answers_of, read_rows, slice_fields, split
 from spaces.axes.model import check_model_folder
 from spaces.axes.quantization_rules import illegal
@@ -23,7 +27,6 @@ from spaces.pruned import pruned_towers
 from spaces.reader import load_space
 from spaces.shape import read_shape
 
-SPLITS = ("train", "calibration", "search", "holdout")
 _TODO_MODEL = "TODO/model"
 _TODO_ROWS = "TODO/{}.jsonl"
 _FFN = 0.5
@@ -48,40 +51,46 @@ def scaffold(folder: Path, models: Sequence[Path], rows: Path | None) -> Scaffol
     for model in models:
         check_model_folder(model)
     dealt = split(read_rows(rows)) if rows else {}
-    texts = {f"data/{name}.jsonl": _lines(part, folder / "data") for name, part in dealt.items()}
-    texts["task.yaml"] = _task(folder, dealt, models)
-    texts["space.yaml"] = _space(folder, models)
-    texts["search.yaml"] = _search(folder, len(dealt.get("search", ())))
-    for name in texts:
+    inside = {row.digest: row.image for part in dealt.values() for row in part if _in_cache(row)}
+    contents: dict[str, str | Path] = {f"data/images/{digest}": image for digest, image in inside.items()}
+    contents |= {f"data/{name}.jsonl": _lines(part, folder / "data") for name, part in dealt.items()}
+    contents["task.yaml"] = _task(folder, dealt, models)
+    contents["space.yaml"] = _space(folder, models)
+    contents["search.yaml"] = _search(folder, len(dealt.get("search", ())))
+    for name in contents:
         if (folder / name).exists():
             raise BadInput(f"{folder / name}: this file is there already and stays as it is; choose another folder.")
-    written = _write(folder, texts, whole=bool(models and rows))
+    _write(folder, contents, whole=bool(models and rows))
     todo = []
     if not models:
         todo.append(f"name your models at {_TODO_MODEL} in space.yaml.")
     if not rows:
         todo.append(f"name your rows at {_TODO_ROWS.format('*')} in task.yaml.")
     counts = {name: len(part) for name, part in dealt.items()}
-    return Scaffold(files=written, splits=counts, todo=tuple(todo))
+    files = tuple(folder / name for name, content in contents.items() if isinstance(content, str))
+    return Scaffold(files=files, splits=counts, todo=tuple(todo))
 
 
-def _write(folder: Path, texts: Mapping[str, str], *, whole: bool) -> tuple[Path, ...]:
-    """Write every file and read them back as a search would; none of them stays where one is not accepted."""
+def _write(folder: Path, contents: Mapping[str, str | Path], *, whole: bool) -> None:
+    """Write every file (images are copied) and read them back as a search would; none stays where one is refused."""
     made: list[Path] = []
     written: list[Path] = []
     try:
-        for name, text in texts.items():
+        for name, content in contents.items():
             path = folder / name
             missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             made += missing
-            write_atomic(path, text)
             written.append(path)
+            if isinstance(content, Path):
+                shutil.copyfile(content, path)
+            else:
+                write_atomic(path, content)
         load_config(folder / "search.yaml")
-        load_task(folder / "task.yaml")
+        task = load_task(folder / "task.yaml")
         space = load_space(folder / "space.yaml")
         if whole:
-            refuse_unfit_task(legal_space(folder / "space.yaml"), folder / "task.yaml")
+            fitting_splits(legal_space(folder / "space.yaml"), task)
         assert space.count
     except BaseException as error:
         for path in written:
@@ -92,12 +101,18 @@ def _write(folder: Path, texts: Mapping[str, str], *, whole: bool) -> tuple[Path
         if isinstance(error, OSError):
             raise BadInput(f"{folder}: nothing can be written there ({error.strerror or error}).") from None
         raise
-    return tuple(written)
+
+
+def _in_cache(row: Row) -> bool:
+    """Whether the image came inside a dataset: a cache may be cleared, so it is copied."""
+    return image_cache() in row.image.parents
 
 
 def _lines(rows: Sequence[Row], folder: Path) -> str:
     return "".join(
-        json.dumps({**row.fields, "image": _from(folder, row.image)}, ensure_ascii=False) + "\n" for row in rows
+        json.dumps({**row.fields, "image": image}, ensure_ascii=False) + "\n"
+        for row in rows
+        for image in [f"images/{row.digest}" if _in_cache(row) else _from(folder, row.image)]
     )
 
 

@@ -18,27 +18,19 @@ from hardware_profiles.store import Store
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.registry import OBJECTIVES, metadata
 from objectives.run import RunFolder
-from objectives.task import Task, load_task, read_split, read_splits, split_digest
+from objectives.task import Task, load_task, read_split, split_digest
 from objectives.trial import Trial
 from reports.pick import HoldoutCheck
 from search.baselines import blank_image, commonest_answer
 from search.budget import Budget
 from search.build import StageTree
-from search.checks import (
-    legal_space,
-    models,
-    narrowed,
-    refuse_image_tokens,
-    refuse_missing_hints,
-    refuse_missing_splits,
-    refuse_prompts,
-    refuse_unwritable,
-)
+from search.checks import legal_space, models, narrowed, refuse_image_tokens, refuse_unwritable
 from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
 from search.evaluate import Evaluator
 from search.executors import Builder
-from search.exemplars import exemplar_pool, most_exemplars, pool_digests, refuse_missing_exemplars
+from search.exemplars import exemplar_pool, pool_digests
+from search.fit import fitting_splits
 from search.gate import Gate
 from search.reopen import open_study
 from search.room import bundle_of, make_room, pin_front
@@ -48,7 +40,6 @@ from spaces.knobs import Choices
 from spaces.sample import Sample
 from spaces.space import Space
 
-_SPLITS = ("train", "calibration", "search", "holdout")
 _TOOLS = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-genai", "optuna", "peft", "vlmfront")
 
 
@@ -82,21 +73,12 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         config = replace(config, budget=budget)
     task = load_task(config.task)
     refuse_impossible(config, task, path)
-    space = legal_space(config.space)
-    refuse_prompts(space, task, config.space)
-    space, notes = narrowed(space, local())
-    needed = [split for split in _SPLITS if split in task.splits or split == "search"]
-    if most_exemplars(space) and task.exemplar_split in task.splits and task.exemplar_split not in needed:
-        needed.append(task.exemplar_split)
-    splits = read_splits(task, needed)
-    refuse_missing_splits(space, splits, config.task)
-    refuse_image_tokens(space, task, splits)
-    refuse_missing_hints(space, task, splits["search"][: config.items])
+    space, notes = narrowed(legal_space(config.space), local())
+    splits = fitting_splits(space, task, config.items)
     retention = _retention(config, space)
     if retention:
         longest = max(task.max_new_tokens, retention.task.max_new_tokens)
         task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
-    refuse_missing_exemplars(space, task, splits, splits["search"][: config.items])
     if "holdout" not in splits:
         notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
     if config.items and config.items > len(splits["search"]):

@@ -18,7 +18,8 @@ def init_command(
         list[Path] | None, typer.Option(metavar="FOLDER", help="A model folder in LLaVA layout; may be given again.")
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Your rows, .jsonl or .csv: image, question, answer, any more.")
+        Path | None,
+        typer.Option(metavar="SET", help="Rows (JSONL, .csv, a saved dataset): image, question, answer, more."),
     ] = None,
     as_json: Json = False,
 ) -> None:

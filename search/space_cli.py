@@ -32,11 +32,13 @@ def check_command(
     from rich.console import Console
 
     from hardware_profiles.profile import local
-    from search.checks import legal_space, models, narrowed, refuse_unfit_task
+    from objectives.task import load_task
+    from search.checks import legal_space, models, narrowed
+    from search.fit import fitting_splits
 
     space = legal_space(path)
     if task is not None:
-        refuse_unfit_task(space, task)
+        fitting_splits(space, load_task(task))
     _, notes = narrowed(space, local())
     notes = (*_idle(space), *notes)
     if as_json:

@@ -48,10 +48,11 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
     """The estimate for one choice of every axis."""
     runtime, pruning = choices["runtime"], choices["pruning"]
     size = int(choices["model"].get("image_size", 0))
-    left = pruned(_resized(shape, size) if size else shape, pruning)
+    whole = _resized(shape, size) if size else shape
+    left = pruned(whole, pruning)
     parameters = sum(left.parameters.values())
     if runtime["name"] == "torch":
-        rewritten = choices["tuning"]["method"] != "none" or left != shape
+        rewritten = choices["tuning"]["method"] != "none" or left != whole
         stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
         resident = _F32 * parameters
     else:
@@ -110,8 +111,9 @@ def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
 
 
 def _vision_layers(shape: Shape) -> int:
-    """How many vision layers the projected outputs need: hidden state 0 is the input of the first layer."""
-    return max(depth if depth >= 0 else shape.vision.layers + 1 + depth for depth in shape.feature_layers)
+    """How many vision layers the projected output needs: hidden state 0 is the input of the first layer."""
+    depth = shape.feature_layer
+    return depth if depth >= 0 else shape.vision.layers + 1 + depth
 
 
 def _tensor_bytes(tensor: Tensor, dtype: str, quantization: Mapping[str, Value]) -> float:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from spaces.axes import Value
 from spaces.axes.quantization_rules import illegal
+from spaces.axes.resolution import resizing_problem
 from spaces.errors import BadInput
 from spaces.estimate import Choices
 from spaces.knobs import Choices as Listed
@@ -89,11 +90,8 @@ def projector_widths(shape: Shape) -> list[int]:
 
 
 def _whole_patches(shape: Shape, choices: Choices) -> str | None:
-    size, patch = int(choices["model"].get("image_size", 0)), shape.patch_size
-    nearest = max(patch, round(size / patch) * patch)
-    if size % patch == 0:
-        return None
-    return f"model.image_size {size} is no multiple of the patch of {patch} pixels: take {nearest}."
+    size = int(choices["model"].get("image_size", 0))
+    return resizing_problem({"patch_size": shape.patch_size}, size) if size else None
 
 
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (

@@ -61,11 +61,10 @@ def _as_config(shape: Shape) -> Mapping[str, Any]:
             "head_dim": tower.head_dim,
         }
 
-    layers = shape.feature_layers
     return {
         "text_config": of(shape.language),
         "vision_config": of(shape.vision),
-        "vision_feature_layer": layers[0] if len(layers) == 1 else list(layers),
+        "vision_feature_layer": shape.feature_layer,
     }
 
 

@@ -1,6 +1,5 @@
 """What a model folder says of itself without being loaded: widths, heads, layers and parameters by part. No torch."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from spaces.axes.files import read_json
 from spaces.axes.model import weight_files
+from spaces.axes.tensors import headers, other_tokens, text_config, tied_embeddings, vision_config
 from spaces.errors import BadInput
 
 Part: TypeAlias = Literal["vision", "projector", "embeddings", "language", "head"]
@@ -18,8 +18,6 @@ PARTS: tuple[Part, ...] = ("vision", "projector", "embeddings", "language", "hea
 
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
-_HEADS = {"llama": 32, "mistral": 32, "qwen2": 32, "clip_vision_model": 12, "siglip_vision_model": 12}
-"""Attention heads where a config.json leaves them at the default of its model type (transformers)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,8 @@ class Shape:
 
     Attributes:
         image_size, patch_size: pixels a side.
-        feature_layers: vision layers whose outputs are projected, as in config.json (-1 is the last).
+        feature_layer: the vision layer whose output is projected, as in config.json (-1 is the last).
+        other_tokens: as `spaces.axes.tensors.other_tokens`.
         vocabulary: rows of the text embeddings.
         tied: whether the head is the text embeddings; they are then one tensor of the checkpoint.
         tensors: every parameter once.
@@ -83,7 +82,8 @@ class Shape:
     language: Tower
     image_size: int
     patch_size: int
-    feature_layers: tuple[int, ...]
+    feature_layer: int
+    other_tokens: int
     vocabulary: int
     tied: bool
     tensors: tuple[Tensor, ...]
@@ -96,7 +96,7 @@ class Shape:
     @property
     def visual_tokens(self) -> int:
         """Tokens of one image, before any are left out."""
-        return (self.image_size // self.patch_size) ** 2
+        return (self.image_size // self.patch_size) ** 2 + self.other_tokens
 
 
 def read_shape(folder: Path) -> Shape:
@@ -108,23 +108,26 @@ def read_shape(folder: Path) -> Shape:
         BadInput: a file is missing or damaged, or the tensors are not those of a LLaVA-layout model.
     """
     config = _config(folder / "config.json")
-    tied = _tied(config)
-    tensors = tuple(one for one in _tensors(folder) if not (tied and one.part == "head"))
-    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     try:
+        tied = tied_embeddings(config)
+        tensors = tuple(one for one in _tensors(folder) if not (tied and one.part == "head"))
         embeddings = next(one.shape for one in tensors if one.part == "embeddings")
         patch = next(one.shape for one in tensors if one.role == "patch_embedding" and len(one.shape) == 4)
         places = next(one.shape[0] for one in tensors if one.role == "position_embedding" and len(one.shape) == 2)
-        vision_tower, language = _tower(tensors, "vision", vision), _tower(tensors, "language", text)
+        vision = _tower(tensors, "vision", vision_config(config))
+        language = _tower(tensors, "language", text_config(config))
+        feature_layer = int(config.get("vision_feature_layer", -2))
     except StopIteration:
         raise BadInput(f"model folder {folder} lacks tensors of the LLaVA layout: save the whole model.") from None
-    features = config.get("vision_feature_layer", -2)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise BadInput(f"{folder / 'config.json'}: a field is of the wrong kind ({error}): save it again.") from None
     return Shape(
-        vision=vision_tower,
+        vision=vision,
         language=language,
-        image_size=int(vision.get("image_size") or math.isqrt(places) * patch[-1]),
+        image_size=math.isqrt(places) * patch[-1],
         patch_size=patch[-1],
-        feature_layers=tuple(features) if isinstance(features, list) else (int(features),),
+        feature_layer=feature_layer,
+        other_tokens=other_tokens(config),
         vocabulary=embeddings[0],
         tied=tied or not any(one.part == "head" for one in tensors),
         tensors=tensors,
@@ -141,38 +144,16 @@ def _config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _tied(config: Mapping[str, Any]) -> bool:
-    text = config.get("text_config") or {}
-    return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-
-
 def _tensors(folder: Path) -> list[Tensor]:
     found = {}
     for name in weight_files(folder):
         if not name.endswith(".safetensors"):
             continue
-        for tensor, one in _header(folder / name).items():
-            if tensor != "__metadata__":
-                place = _LAYER.search(tensor)
-                found[tensor] = Tensor(
-                    name=tensor,
-                    shape=tuple(one["shape"]),
-                    dtype=one["dtype"],
-                    part=_part(tensor),
-                    layer=int(place.group(1)) if place else None,
-                )
+        for tensor, shape, dtype in headers(folder / name):
+            place = _LAYER.search(tensor)
+            layer = int(place.group(1)) if place else None
+            found[tensor] = Tensor(name=tensor, shape=shape, dtype=dtype, part=_part(tensor), layer=layer)
     return list(found.values())
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes of its length, then JSON (huggingface.co/docs/safetensors)."""
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, path.stat().st_size)))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no valid safetensors file ({error}): save the weights again.") from None
-    return dict(header)
 
 
 def _part(name: str) -> Part:
@@ -192,12 +173,9 @@ def _tower(tensors: tuple[Tensor, ...], part: Part, config: Mapping[str, Any]) -
         return next(one.shape for one in weights if one.role in roles)
 
     queries, width = of("q_proj")
-    head_dim = int(config.get("head_dim") or 0)
-    if not head_dim:
-        heads = config.get("num_attention_heads") or _HEADS.get(str(config.get("model_type", "")), 0)
-        head_dim = queries // int(heads) if heads else math.gcd(queries, of("k_proj")[0])
+    head_dim = int(config.get("head_dim") or queries // int(config["num_attention_heads"]))
     return Tower(
-        kind=str(config.get("model_type", "")),
+        kind=str(config["model_type"]),
         width=width,
         layers=1 + max(one.layer or 0 for one in weights),
         heads=queries // head_dim,

@@ -10,7 +10,7 @@ from spaces.axes.checkpoint import load_strict, save
 from spaces.axes.layout import Layout
 from spaces.axes.pruning_importance import Importance, OfActivations, OfWeights
 from spaces.axes.pruning_parts import ffns, heads, keep_layers, pooling_ffns, strongest, text_layers, vision_layers
-from spaces.axes.pruning_shape import feature_depths, moved_feature_layer, pruned_shape
+from spaces.axes.pruning_shape import feature_depth, moved_feature_layer, pruned_shape
 from spaces.axes.quiet import quiet
 from spaces.axes.supervised import Example, examples
 from spaces.errors import StageFailed
@@ -131,7 +131,7 @@ def _prune_vision(model: Any, choice: Choice, left: Mapping[str, int], importanc
     if not any(_share(choice, knob) for knob in SHARES if knob.startswith("vision_")):
         return
     layers, config = vision_layers(model), model.config.vision_config
-    used = max(feature_depths(_config(model)))
+    used = feature_depth(_config(model))
     unused = range(used, len(layers))
     kept = None
     if _share(choice, "vision_layers"):

@@ -24,7 +24,7 @@ def pruned_shape(config: Mapping[str, Any], choice: Choice) -> dict[str, int]:
     text, vision = config["text_config"], config["vision_config"]
     heads, groups = kept_heads(text, _share(choice, "heads"))
     vision_layers = int(vision["num_hidden_layers"])
-    used = max(feature_depths(config), default=0)
+    used = feature_depth(config)
     return {
         "ffn": kept_width(int(text["intermediate_size"]), _share(choice, "ffn")),
         "heads": heads,
@@ -72,22 +72,17 @@ def kept_heads(text: Mapping[str, Any], share: float) -> tuple[int, int]:
     return kept * queries, kept if groups > 1 else 1
 
 
-def feature_depths(config: Mapping[str, Any]) -> list[int]:
-    """After how many vision layers each visual feature is read: 0 is the patch embeddings, the count the last layer."""
-    layer = config.get("vision_feature_layer", -2)
-    count = int(config["vision_config"]["num_hidden_layers"])
-    return [index if index >= 0 else count + 1 + index for index in (layer if isinstance(layer, list) else [layer])]
+def feature_depth(config: Mapping[str, Any]) -> int:
+    """After how many vision layers visual features are read: 0 is the patch embeddings, the count the last layer."""
+    layer = int(config.get("vision_feature_layer", -2))
+    return layer if layer >= 0 else int(config["vision_config"]["num_hidden_layers"]) + 1 + layer
 
 
-def moved_feature_layer(config: Mapping[str, Any], kept: Sequence[int]) -> int | list[int]:
+def moved_feature_layer(config: Mapping[str, Any], kept: Sequence[int]) -> int:
     """``vision_feature_layer`` for the vision layers ``kept``: it reads after the same layers, less those removed."""
-    layer = config.get("vision_feature_layer", -2)
-    indices = layer if isinstance(layer, list) else [layer]
-    moved = []
-    for index, depth in zip(indices, feature_depths(config), strict=True):
-        left = sum(number < depth for number in kept)
-        moved.append(left if index >= 0 else left - (len(kept) + 1))
-    return moved if isinstance(layer, list) else moved[0]
+    depth = feature_depth(config)
+    left = sum(number < depth for number in kept)
+    return left if config.get("vision_feature_layer", -2) >= 0 else left - (len(kept) + 1)
 
 
 def _share(choice: Choice, knob: str) -> float:

@@ -24,9 +24,16 @@ VISION_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 _TEXT_COMMON = {"num_hidden_layers": 32, "num_attention_heads": 32, "head_dim": None, "tie_word_embeddings": False}
-_VISION_COMMON = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_channels": 3}
+_VISION_COMMON = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+}
 _WHOLE_TOWER = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096} | {
     "num_hidden_layers": 24,
+    "num_attention_heads": 16,
     "image_size": 336,
     "patch_size": 14,
 }
@@ -59,11 +66,22 @@ def class_tokens(vision: Mapping[str, Any]) -> int:
     return int(vision["model_type"] == "clip_vision_model")
 
 
+def tied_embeddings(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the text embeddings: where either part of the config says so, as transformers reads it."""
+    return bool(config.get("tie_word_embeddings") or text_config(config)["tie_word_embeddings"])
+
+
 def visual_token_count(config: Mapping[str, Any]) -> int:
-    """How many places an image takes in the prompt: its patches and the class token, less one for ``default``."""
+    """How many places an image takes in the prompt: its patches and `other_tokens`."""
     vision = vision_config(config)
-    dropped = config.get("vision_feature_select_strategy", "default") == "default"
-    return int((vision["image_size"] // vision["patch_size"]) ** 2 + class_tokens(vision) - dropped)
+    return int((vision["image_size"] // vision["patch_size"]) ** 2 + other_tokens(config))
+
+
+def other_tokens(config: Mapping[str, Any]) -> int:
+    """Places of an image in the prompt beside its patches: that of the class token, less one for ``default``."""
+    return class_tokens(vision_config(config)) - int(
+        config.get("vision_feature_select_strategy", "default") == "default"
+    )
 
 
 def expected(config: Mapping[str, Any]) -> dict[str, Shape]:
@@ -72,7 +90,7 @@ def expected(config: Mapping[str, Any]) -> dict[str, Shape]:
     width, features = int(text["hidden_size"]), int(vision["hidden_size"])
     bias = bool(config.get("multimodal_projector_bias", True))
     shapes = dict(_language(text))
-    if not (config.get("tie_word_embeddings") or text["tie_word_embeddings"]):
+    if not tied_embeddings(config):
         shapes["lm_head.weight"] = (int(text["vocab_size"]), width)
     shapes |= {f"vision_tower.vision_model.{name}": shape for name, shape in _tower(vision)}
     for name, before in (("linear_1", features), ("linear_2", width)):

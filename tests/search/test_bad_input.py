@@ -25,15 +25,26 @@ def axes(folder: Path, **changed: Any) -> None:
     edit(folder / "space.yaml", axes=space["axes"] | changed)
 
 
-def row(folder: Path, number: int, **fields: Any) -> None:
-    rows = [json.loads(line) for line in (folder / "search.jsonl").read_text().splitlines()]
+def row(folder: Path, number: int, split: str = "search", **fields: Any) -> None:
+    path = folder / f"{split}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[number] |= fields
-    (folder / "search.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
 
 def truncate(folder: Path) -> None:
     image = folder / "images" / "search-3.png"
     image.write_bytes(image.read_bytes()[:200])
+
+
+def holdout_without_exemplars(folder: Path) -> None:
+    axes(folder, prompt={"exemplars": [0, 2]})
+    row(folder, 7, "holdout", kind="other")
+
+
+def exemplars_without_split(folder: Path) -> None:
+    axes(folder, prompt={"exemplars": [0, 2]})
+    edit(folder / "task.yaml", splits={name: f"{name}.jsonl" for name in ("calibration", "search")})
 
 
 CASES: dict[str, tuple[Change, list[str]]] = {
@@ -51,6 +62,18 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         ["search-2", "<image>", "take it out"],
     ),
     "row without a hint": (lambda f: row(f, 7, kind="other"), ["search-7", "no hint for kind=other"]),
+    "holdout row without a hint": (
+        lambda f: row(f, 7, "holdout", kind="other"),
+        ["holdout.jsonl", "holdout-7", "no hint for kind=other"],
+    ),
+    "holdout row without exemplars": (
+        holdout_without_exemplars,
+        ["train.jsonl", "0 rows with kind=other", "up to 2"],
+    ),
+    "exemplars of no split": (
+        exemplars_without_split,
+        ["task.yaml: splits.train"],
+    ),
     "half a character": (lambda f: row(f, 1, question="what \ud800"), ["search.jsonl, line 2", "surrogate"]),
     "image that is a line": (
         lambda f: Image.new("RGB", (6000, 1)).save(f / "images/search-3.png"),
@@ -157,6 +180,22 @@ def test_it_is_refused_in_one_sentence_and_leaves_nothing(
     for word in words:
         assert word in message, message
     assert sorted(config.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("case", ["row without a hint", "holdout row without exemplars", "exemplars of no split"])
+def test_a_space_check_with_the_task_refuses_what_a_search_refuses(
+    case: str,
+    project: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = project().parent
+    change, words = CASES[case]
+    change(folder)
+    task = str(folder / "task.yaml")
+    code, message = run(monkeypatch, capsys, "space", "check", str(folder / "space.yaml"), "--task", task)
+    assert code == 2, message
+    assert all(word in message for word in words), message
 
 
 def test_a_run_of_another_space_is_refused_and_left_alone(

@@ -123,20 +123,13 @@ def test_what_cannot_be_shown_is_refused_before_work(
     splits = dict(ready.splits)
     change(splits)
     with pytest.raises(BadInput, match=words):
-        refuse_missing_exemplars(ready.space, ready.task, splits, splits["search"])
-
-
-def test_a_split_that_judges_is_not_shown(project: Callable[..., Path]) -> None:
-    ready = prepared(project(SHOWN))
-    task = replace(ready.task, exemplar_split="holdout")
-    with pytest.raises(BadInput, match=r"exemplars\.split: the holdout split judges"):
-        refuse_missing_exemplars(ready.space, task, ready.splits, ready.items)
+        refuse_missing_exemplars(ready.space, ready.task, splits, {"search": splits["search"]})
 
 
 def test_a_space_without_exemplars_needs_none(project: Callable[..., Path]) -> None:
     ready = prepared(project())
     assert exemplar_pool(ready.space, ready.task, ready.splits) == {}
-    refuse_missing_exemplars(ready.space, ready.task, {}, ready.items)
+    refuse_missing_exemplars(ready.space, ready.task, {}, {"search": ready.items})
 
 
 def test_nearest_on_torch_is_refused_when_the_space_is_read(project: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from objectives.task import load_task, read_splits
 from search.cli import main
 from search.config import load_config
 from search.rows import SHARES, Row, slice_fields, split
@@ -81,11 +83,16 @@ def test_with_a_model_and_rows_a_search_can_begin(
     assert command(monkeypatch, "init", folder, "--model", tiny_checkpoint) == 2
 
 
-def test_rows_of_csv_are_read_and_keep_their_fields(tiny_checkpoint: Path, rows: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_rows_of_csv_are_read_and_keep_their_fields(
+    delimiter: str, tiny_checkpoint: Path, rows: Path, tmp_path: Path
+) -> None:
     given = [json.loads(line) for line in rows.read_text().splitlines()]
     table = tmp_path / "own.csv"
     with table.open("w", newline="", encoding="utf-8-sig") as stream:
-        writer = csv.DictWriter(stream, ["image", "question", "answer", "kind"], extrasaction="ignore")
+        writer = csv.DictWriter(
+            stream, ["image", "question", "answer", "kind"], extrasaction="ignore", delimiter=delimiter
+        )
         writer.writeheader()
         for number, row in enumerate(given):
             writer.writerow(row | {"kind": "even" if number % 2 == 0 else "odd", "question": 'what, "is" this ?'})
@@ -97,6 +104,25 @@ def test_rows_of_csv_are_read_and_keep_their_fields(tiny_checkpoint: Path, rows:
     assert sorted(row["id"] for row in written) == sorted(f"line-{number + 2}" for number in range(40))
     assert {row["question"] for row in written} == {'what, "is" this ?'}
     assert yaml.safe_load((folder / "task.yaml").read_text())["slices"] == ["kind"]
+
+
+def test_rows_of_a_saved_dataset_keep_their_images(
+    tiny_checkpoint: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = [json.loads(line) for line in rows.read_text().splitlines()]
+    columns = {name: [row[name] for row in given] for name in ("question", "answer")}
+    images = {"image": [{"bytes": (tmp_path / row["image"]).read_bytes(), "path": None} for row in given]}
+    kinds = {name: datasets.Value("string") for name in columns} | {"image": datasets.Image()}
+    datasets.Dataset.from_dict(columns | images, features=datasets.Features(kinds)).save_to_disk(tmp_path / "saved")
+    done = scaffold(tmp_path / "new", (tiny_checkpoint,), tmp_path / "saved")
+    assert len(done.files) == 7
+    shutil.rmtree(tmp_path / "cache")
+    splits = read_splits(load_task(tmp_path / "new" / "task.yaml"), tuple(SHARES))
+    found = {(sample.image.read_bytes(), sample.answers) for split in splits.values() for sample in split}
+    assert found == {((tmp_path / row["image"]).read_bytes(), (row["answer"],)) for row in given}
 
 
 @pytest.mark.parametrize(

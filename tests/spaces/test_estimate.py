@@ -71,6 +71,16 @@ def test_other_image_sizes_have_other_positions_and_tokens(tiny_checkpoint: Path
     assert found.cache_bytes == 4 * estimated(tiny_checkpoint).cache_bytes
 
 
+def test_resizing_alone_keeps_the_type_of_a_checkpoint_for_torch(foreign_checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    model.AXIS.apply({"path": str(foreign_checkpoint), "image_size": 448}, tmp_path, tmp_path, {}, 0)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
+    found = estimated(foreign_checkpoint, model={"image_size": 448}, runtime={"name": "torch"})
+    assert found.weight_bytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
 def test_tuning_changes_no_size(tiny_checkpoint: Path) -> None:
     assert "lora" in tuning.AXIS.domains["method"].values
     assert estimated(tiny_checkpoint, tuning={"method": "lora"}) == estimated(tiny_checkpoint)

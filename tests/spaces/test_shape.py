@@ -73,6 +73,54 @@ def test_shards_are_one_model_and_tied_embeddings_one_tensor(tiny_checkpoint: Pa
     assert sum(shape.parameters.values()) == sum(weight.numel() for weight in tied.parameters())
 
 
+def changed(checkpoint: Path, folder: Path, part: str | None = None, **fields: Any) -> Path:
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (config[part] if part else config).update(fields)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_either_part_of_the_config_ties_the_embeddings(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = changed(tiny_checkpoint, tmp_path, "text_config", tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    head, embeddings = (next(name for name in tensors if part in name) for part in ("lm_head", "embed_tokens"))
+    save_file(tensors | {head: tensors[embeddings]}, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_strict(folder, "float16")
+    assert loaded.lm_head.weight is loaded.model.language_model.embed_tokens.weight
+    shape = read_shape(folder)
+    assert shape.tied
+    assert sum(shape.parameters.values()) == sum(weight.numel() for weight in loaded.parameters())
+
+
+@pytest.mark.parametrize("strategy", ["default", "full"])
+def test_visual_tokens_are_those_that_the_model_projects(
+    strategy: str, foreign_checkpoint: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    folder = changed(foreign_checkpoint, tmp_path, vision_feature_select_strategy=strategy)
+    loaded = load_strict(folder, "float32")
+    with torch.no_grad():
+        features = loaded.get_image_features(torch.zeros(1, 3, 336, 336)).pooler_output[0]
+    assert read_shape(folder).visual_tokens == len(features)
+
+
+def test_a_config_without_a_tower_means_that_of_transformers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from transformers import LlavaConfig
+
+    folder = changed(tiny_checkpoint, tmp_path, vision_config=None)
+    assert read_shape(folder).vision.heads == LlavaConfig().vision_config.num_attention_heads
+
+
+@pytest.mark.parametrize("heads", [0, None, "many"])
+def test_heads_that_are_no_number_are_refused(heads: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"config\.json: a field is of the wrong kind"):
+        read_shape(changed(tiny_checkpoint, tmp_path, "vision_config", num_attention_heads=heads))
+
+
 @pytest.mark.parametrize("knob", SHARES)
 def test_what_pruning_leaves_is_what_the_axis_writes(knob: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     choice = {name: domain.default for name, domain in pruning.AXIS.domains.items()} | {knob: 0.5}
