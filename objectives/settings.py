@@ -15,6 +15,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     parts: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
         "device": lambda s: s.get("device"),
+        "store": lambda s: s.get("store"),
         "set of model folders": lambda s: s.get("models"),
         "set of tool versions": lambda s: s.get("versions"),
         "set of search settings": lambda s: {k: v for k, v in s.get("search", {}).items() if k not in _MAY_CHANGE},
