@@ -202,10 +202,12 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
             for line in lines:
                 event = _decode(line)
                 came = heard.take(event)
-                heard.cut_short = bool(came and enough and enough(came)) or heard.cut_short
+                heard.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
                     phase = event["phase"]
                 limit = time.monotonic() + job.deadline_s[phase]
+                if heard.cut_short:
+                    break
     return heard
 
 

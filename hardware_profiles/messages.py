@@ -12,12 +12,16 @@ Fault: TypeAlias = Literal["OOM", "CRASH", "TIMEOUT", "INVALID_INPUT", "INVALID_
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question about one image. ``image`` is a path on the machine that answers."""
+    """One question about one image. ``image`` is a path on the machine that answers.
+
+    ``plain``: asked with the bundle's template alone, without hint and exemplars.
+    """
 
     id: str
     image: str
     question: str
     fields: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Job:
         kind: ``answer`` scores: answers every request, in batches, as fast as it can. ``measure`` times: one request
             after another, after warm-up, with memory.
         bundle: path of the bundle's folder.
-        min_answers: ``measure``: least number of timed answers (11 is the least n for a p50, see docs/measurement).
+        min_answers: ``measure``: least number of timed answers.
         deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
             speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
         answer_s: seconds that an answer may take on average, so that a runner which speaks without end is killed too.

@@ -41,8 +41,8 @@ class Asker:
         """
         fields = {str(name): str(value) for name, value in request.fields.items()}
         image = read_image(Path(request.image))
-        prompt = render(self._prompt, request.question, fields)
-        if not self._prompt.exemplars:
+        prompt = render(self._prompt, request.question, {} if request.plain else fields)
+        if request.plain or not self._prompt.exemplars:
             return Question(id=request.id, image_HWC=image, prompt=prompt)
         group = self._group(fields)
         if self._nearest:

@@ -3,9 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.metadata import entry_points
-from operator import attrgetter
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from hardware_profiles.messages import Measurement
@@ -18,6 +15,7 @@ from objectives.normal import normalise
 from objectives.task import Task
 from objectives.trial import Figure
 from spaces.errors import BadInput
+from spaces.references import lacking, load_installed, load_reference
 from spaces.sample import Sample
 
 GROUP = "vlmfront.objectives"
@@ -208,8 +206,7 @@ def available(references: Iterable[str] = ()) -> dict[str, Objective]:
         BadInput: one of them is no objective, or two have one name.
     """
     found = dict(OBJECTIVES)
-    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    for objective in [*(load(f"{point.module}:{point.attr}") for point in points), *map(load, references)]:
+    for objective in [*load_installed("objective", GROUP, flaw), *map(load, references)]:
         if objective.name in found:
             raise BadInput(f"two objectives are called {objective.name!r}: rename or remove one of them.")
         found[objective.name] = objective
@@ -222,33 +219,24 @@ def load(reference: str) -> Objective:
     Raises:
         BadInput: there is no such module or attribute, or it is no objective.
     """
-    module, _, attribute = reference.partition(":")
-    try:
-        objective: Objective = attrgetter(attribute)(import_module(module))
-    except Exception as error:  # a plug-in's module may raise anything
-        why = f"{type(error).__name__}: {error}"
-        raise BadInput(f"objective {reference!r} cannot be loaded ({why}): write it as module:attr.") from None
-    check(objective, f"objective {reference!r}")
+    objective: Objective = load_reference("objective", reference, flaw)
     return objective
 
 
-def check(objective: Objective, where: str) -> None:
-    """Refuse what is no objective; ``where`` begins the sentence.
-
-    Raises:
-        BadInput: it lacks something, or its name or direction is none.
-    """
-    missing = [name for name in (*_METADATA, "figure") if not hasattr(objective, name)]
-    if missing:
-        raise BadInput(f"{where} lacks {', '.join(missing)}: see the Protocol objectives.registry.Objective.")
+def flaw(objective: Any) -> str:
+    """What keeps an object from being an objective: it lacks something, or has something that is none; else empty."""
+    wrong = lacking(objective, (*_METADATA, "figure"), "objectives.registry.Objective")
+    if wrong:
+        return wrong
     if not isinstance(objective.name, str) or not _NAME.fullmatch(objective.name):
-        raise BadInput(f"{where}: name: lower-case letters, digits and '_' are expected, not {objective.name!r}.")
+        return f"name: lower-case letters, digits and '_' are expected, not {objective.name!r}"
     if objective.direction not in get_args(Direction):
-        raise BadInput(f"{where}: direction: max or min is expected, not {objective.direction!r}.")
+        return f"direction: max or min is expected, not {objective.direction!r}"
     if not all(isinstance(text, str) for text in (objective.label, objective.unit)) or not objective.label:
-        raise BadInput(f"{where}: label and unit are texts, and the label is not empty.")
+        return "label and unit are texts, and the label is not empty"
     if not isinstance(objective.relative, bool) or not callable(objective.figure):
-        raise BadInput(f"{where}: relative is true or false, and figure is a function of an Outcome.")
+        return "relative is true or false, and figure is a function of an Outcome"
+    return ""
 
 
 def metadata(objective: Objective) -> dict[str, Any]:
@@ -268,5 +256,6 @@ def described(settings: Mapping[str, Any]) -> Mapping[str, Objective]:
     except TypeError as error:
         raise BadInput(f"run.json: search.figures: an objective is not as it should be ({error}).") from None
     for objective in defined:
-        check(objective, "run.json: search.figures")
+        if wrong := flaw(objective):
+            raise BadInput(f"run.json: search.figures: {wrong}.")
     return {**OBJECTIVES, **{objective.name: objective for objective in defined}}

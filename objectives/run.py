@@ -117,6 +117,8 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what a killed search left half-made. The caller holds the right to write."""
+        for folder in self.path.glob("references/*/"):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
             path.unlink(missing_ok=True)
         finished = {str(trial.number) for trial in self.read_trials()}

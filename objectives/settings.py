@@ -15,9 +15,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     parts: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
         "device": lambda s: s.get("device"),
+        "store": lambda s: s.get("store"),
         "set of model folders": lambda s: s.get("models"),
         "set of tool versions": lambda s: s.get("versions"),
-        "set of search settings": lambda s: {k: v for k, v in s.get("search", {}).items() if k not in _MAY_CHANGE},
+        "set of search settings": _search,
     }
     found = []
     if not _same(old.get("space_id"), new.get("space_id")):
@@ -28,6 +29,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             fields = _fields(read(old), read(new))
             found.append(f"{name} ({fields})" if fields else name)
     return found
+
+
+def _search(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The search settings that may not change; of plug-ins' figures those that are an objective or have a limit."""
+    kept = {name: value for name, value in settings.get("search", {}).items() if name not in _MAY_CHANGE}
+    asked = {*kept.get("objectives", ()), *kept.get("limits", ())}
+    return kept | {
+        "figures": [one for one in kept.get("figures", ()) if isinstance(one, Mapping) and one.get("name") in asked]
+    }
 
 
 def _same(old: Any, new: Any) -> bool:

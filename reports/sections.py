@@ -1,18 +1,15 @@
 """Sections that plug-ins add to the report, behind our own."""
 
 from collections.abc import Iterable
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from objectives.run import RunFolder
 from reports.markup import Html, card, element
-from spaces.errors import BadInput
+from spaces.references import lacking, load_installed, load_reference
 
 GROUP = "vlmfront.report_sections"
 
 
-@runtime_checkable
 class Section(Protocol):
     """One section of the report.
 
@@ -34,10 +31,9 @@ def available(references: Iterable[str] = ()) -> tuple[Section, ...]:
     """The sections of installed plug-ins by name, then ``references`` (``module:attr``).
 
     Raises:
-        BadInput: a reference does not lead to a section.
+        BadInput: an entry point or a reference does not lead to a section.
     """
-    installed = [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
-    return (*installed, *(load(reference) for reference in references))
+    return (*load_installed("report section", GROUP, _flaw), *map(load, references))
 
 
 def load(reference: str) -> Section:
@@ -46,14 +42,12 @@ def load(reference: str) -> Section:
     Raises:
         BadInput: there is no such module or attribute, or it is no section.
     """
-    module, _, attribute = reference.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"report section {reference!r} cannot be loaded ({error}): write it as module:attr.") from None
-    if not isinstance(found, Section):
-        raise BadInput(f"report section {reference!r} lacks title or render: see reports.sections.Section.")
-    return found
+    section: Section = load_reference("report section", reference, _flaw)
+    return section
+
+
+def _flaw(section: Any) -> str:
+    return lacking(section, ("title", "render"), "reports.sections.Section")
 
 
 def rendered(section: Section, run: RunFolder) -> Html:

@@ -8,7 +8,7 @@ from objectives.trial import Trial
 from reports.markup import Html, element, head, table
 from reports.words import duration
 
-_STAGES = ("model", "pruning", "tuning", "runtime", "visual_tokens", "quantization")
+_STAGES = ("model", "pruning", "tuning", "runtime", "visual_tokens", "quantization", "prompt")
 _PHASES = (("score", "scoring"), ("measure", "measuring"), ("reference", "unmodified models"), ("wait", "waiting"))
 
 

@@ -16,7 +16,8 @@ from hardware_profiles.store import Entry, Gone, Store
 from spaces.axes import Axis, Samples, Value
 from spaces.candidate import Candidate
 from spaces.canonical import digest, folder_digest
-from spaces.plugins import available
+from spaces.errors import StageFailed
+from spaces.plugins import available, stage_reads
 from spaces.sample import Sample
 from spaces.space import Space
 
@@ -62,15 +63,21 @@ class StageTree:
         self._model_digests: dict[Path, str] = {}
 
     def plan(self, candidate: Candidate) -> tuple[Stage, ...]:
-        """The stages of a candidate in order; those that change nothing are left out."""
+        """The stages of a candidate in order; those that change nothing are left out.
+
+        Raises:
+            StageFailed: a plug-in's axis breaks, or reads a split that the task does not have.
+        """
         model = self._space.folder / str(candidate.values["model.path"])
         stages: list[Stage] = []
         key = ""
         for axis in self._space.axes:
             choice = self._space.choice(candidate, axis)
-            if not axis.changes(choice):
+            reads = stage_reads(axis, choice)
+            if reads is None:
                 continue
-            reads = axis.reads(choice)
+            if missing := set(reads) - set(self._samples):
+                raise StageFailed(f"{axis.name} reads the split {min(missing)}, which the task does not have")
             source = {"model": self.model_digest(model)} if axis.name == "model" else {"input": key}
             input_key = key
             key = self._key(axis, choice, source, reads)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from hardware_profiles.profile import Profile
@@ -10,13 +11,15 @@ from objectives.folders import refuse_read_only
 from objectives.task import Task
 from spaces.axes import Value
 from spaces.axes.model import check_model_folder
+from spaces.axes.prompt import SPLIT as EXEMPLARS
 from spaces.axes.prompt import check_template
-from spaces.errors import BadInput
+from spaces.errors import BadInput, StageFailed
 from spaces.knobs import Choices, Knob, Range
 from spaces.legality import refuse_illegal
+from spaces.plugins import stage_reads
 from spaces.reader import load_space
 from spaces.sample import Sample
-from spaces.space import Space, grid
+from spaces.space import COUNTED, Space, grid
 
 IMAGE_TOKENS = ("<image>", "<ov_genai_image")
 
@@ -39,7 +42,8 @@ def legal_space(path: Path) -> Space:
         BadInput: one sentence naming file, field and what would do.
     """
     space = load_space(path)
-    space.check(capabilities())
+    space.check(capabilities(values(space, "runtime.name")))
+    splits_read(space)
     refuse_bad_models(space)
     refuse_illegal(space)
     return space
@@ -51,12 +55,25 @@ def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path
     Raises:
         BadInput: naming the file and the field.
     """
-    wanted = {"calibration"}
-    for knob in space.knobs:
-        if knob.name == "tuning.method" and set(grid(knob)) != {"none"}:
-            wanted.add("train")
-    for split in sorted(wanted - set(splits)):
+    for split in sorted({"calibration", *splits_read(space)} - {EXEMPLARS, *splits}):
         raise BadInput(f"{task}: splits.{split}: this space needs a {split} split; name its JSONL file.")
+
+
+def splits_read(space: Space) -> set[str]:
+    """What the stages of the space's candidates read: of each axis, of its first ``COUNTED`` combinations of values.
+
+    Raises:
+        BadInput: an axis breaks when it is asked.
+    """
+    found: set[str] = set()
+    for axis in space.axes:
+        names = [knob.name for knob in space.knobs if knob.name.startswith(f"{axis.name}.")]
+        for assignment in islice(space.together(names), COUNTED):
+            try:
+                found.update(stage_reads(axis, space.with_defaults(assignment, axis.name)) or ())
+            except StageFailed as error:
+                raise BadInput(f"{space.source}: {error}; correct or uninstall the plug-in.") from None
+    return found
 
 
 def refuse_prompts(space: Space, task: Task) -> None:

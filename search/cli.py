@@ -117,7 +117,8 @@ def run_command(
     image: Annotated[Path, typer.Option(help="The image file.")],
     question: Annotated[str, typer.Option(help="The question, without prompt: the bundle has its own.")],
     field: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of a row field that the bundle's hints go by, e.g. kind=light.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of a row field that hints or exemplars go by: kind=light."),
     ] = None,
     as_json: Json = False,
 ) -> None:

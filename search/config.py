@@ -139,9 +139,21 @@ def load_config(path: Path) -> SearchConfig:
         seed=_whole(document, "seed", 0, path) or 0,
         workers=_whole(document, "workers", 2, path) or 1,
         sampler=_sampler(document.get("sampler", "tpe"), path),
-        store=path.parent / Path(store).expanduser(),
+        store=path.parent / home(store, f"{path}: store"),
         store_limit=_bytes(document.get("store_limit", _DEFAULT_LIMIT), path),
     )
+
+
+def home(text: str, where: str) -> Path:
+    """The path in a text, ``~`` resolved; ``where`` names its field in the message.
+
+    Raises:
+        BadInput: the text names a user that there is not.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BadInput(f"{where}: {text!r} names the home of a user that is not known here.") from None
 
 
 def _sampler(name: Any, path: Path) -> str:

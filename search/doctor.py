@@ -9,7 +9,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Any, Literal
 
-from search.config import DEFAULT_STORE
+from search.config import DEFAULT_STORE, home
 
 PYTHON = (3, 11)
 _INSTALL = "install the project's lock into an environment of its own: make install"
@@ -29,7 +29,7 @@ class Finding:
 
 def examine(store: Path | None = None) -> Iterator[Finding]:
     """Every check in turn; the ones that run something come last."""
-    root = (store or Path(DEFAULT_STORE)).expanduser()
+    root = home(str(store or DEFAULT_STORE), "--store")
     yield _python()
     yield _rooms()
     yield from _distributions()

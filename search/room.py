@@ -8,16 +8,27 @@ from pathlib import Path
 from hardware_profiles.bundle import MANIFEST, open_bundle
 from hardware_profiles.eviction import Room, evict, pin, pins
 from hardware_profiles.store import Gone, Store
+from objectives.registry import described
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports.front import front, objectives_of
+from reports.pick import PREFERENCES
 from spaces.errors import BadInput
 
 
 def pin_front(store: Store, run: RunFolder, trials: Sequence[Trial]) -> None:
-    """Put on record what the run's front needs: the trials that none beats in every objective, noise left aside."""
-    objectives = objectives_of(run.settings)
-    members = front(trials, objectives, dict.fromkeys(objectives, 0.0)).trials
+    """Put on record what the run's front and a pick from it need.
+
+    These are the trials that none beats in every objective, noise left aside, nor with one more figure that a pick may
+    prefer.
+    """
+    objectives, known = objectives_of(run.settings), described(run.settings)
+    wider = [[*objectives, name] for name in PREFERENCES.values() if name not in objectives]
+    members = {
+        trial.number: trial
+        for names in (objectives, *wider)
+        for trial in front(trials, names, dict.fromkeys(names, 0.0), known=known).trials
+    }.values()
     references = {reference.trial for reference in run.read_references()}
     keys = {stage.key for trial in members for stage in trial.stages}
     pin(store, run.path, keys, {*references, *(trial.number for trial in members)})

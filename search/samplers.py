@@ -3,8 +3,8 @@
 A sampler is any ``optuna.samplers.BaseSampler``; an extension is a function that makes one from a seed.
 """
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ import optuna
 
 from spaces.axes import Value
 from spaces.errors import BadInput
+from spaces.references import load_reference
 
 GROUP = "vlmfront.samplers"
 MakeSampler: TypeAlias = Callable[[int], Any]
@@ -37,42 +38,67 @@ def find(name: str) -> MakeSampler:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    try:
-        point = next(iter(entry_points(group=GROUP, name=name)), None)
-        if point is None and ":" not in name:
-            raise BadInput(f"there is no sampler {name!r}; there are {', '.join(names())}, or write module:attr.")
-        module, _, attribute = name.partition(":")
-        make: MakeSampler = point.load() if point else getattr(import_module(module), attribute)
-        made = make(0)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise BadInput(f"sampler {name!r} cannot be loaded ({error}): write it as module:attr.") from None
-    if not isinstance(made, optuna.samplers.BaseSampler):
-        raise BadInput(f"sampler {name!r} makes a {type(made).__name__}, not an optuna.samplers.BaseSampler.")
+    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    if point is None and ":" not in name:
+        raise BadInput(f"there is no sampler {name!r}; there are {', '.join(names())}, or write module:attr.")
+    make: MakeSampler = load_reference("sampler", point or name, _flaw)
     return make
 
 
-class Distinct(optuna.samplers.BaseSampler):  # type: ignore[misc]
-    """A sampler whose joint draws go through ``distinct``, which gives something untried in place of what was tried."""
+def _flaw(make: Any) -> str:
+    made = make(0)
+    sound = isinstance(made, optuna.samplers.BaseSampler)
+    return "" if sound else f"it makes a {type(made).__name__}, not an optuna.samplers.BaseSampler"
 
-    def __init__(self, inner: Any, distinct: Callable[[Mapping[str, Value]], Mapping[str, Value]]) -> None:
-        self._inner = inner
+
+class Distinct(optuna.samplers.BaseSampler):  # type: ignore[misc]
+    """A sampler whose joint draws go through ``distinct``, which gives something untried in place of what was tried.
+
+    Whatever the sampler does wrong becomes one sentence (BadInput); what the disk refuses stays an OSError.
+    """
+
+    def __init__(self, name: str, seed: int, distinct: Callable[[Mapping[str, Value]], Mapping[str, Value]]) -> None:
+        self._name = name
         self._distinct = distinct
+        make = find(name)
+        with self._blamed():
+            self._inner = make(seed)
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
-        return dict(self._inner.infer_relative_search_space(study, trial))
+        with self._blamed():
+            return dict(self._inner.infer_relative_search_space(study, trial))
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        drawn = self._inner.sample_relative(study, trial, search_space)
+        with self._blamed():
+            drawn = dict(self._inner.sample_relative(study, trial, search_space))
+            for name, value in drawn.items():
+                search_space[name].to_internal_repr(value)  # raises for what is no value of this knob
         return dict(self._distinct(drawn)) if drawn else {}
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        with self._blamed():
+            drawn = self._inner.sample_independent(study, trial, param_name, param_distribution)
+            param_distribution.to_internal_repr(drawn)
+            return drawn
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        self._inner.before_trial(study, trial)
+        with self._blamed():
+            self._inner.before_trial(study, trial)
 
     def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
-        self._inner.after_trial(study, trial, state, values)
+        with self._blamed():
+            self._inner.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        self._inner.reseed_rng()
+        with self._blamed():
+            self._inner.reseed_rng()
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise BadInput(f"the sampler {self._name!r} broke ({why}): correct it, or name another one.") from error

@@ -7,6 +7,7 @@ from search.config import FIELDS, SCHEMA
 KINDS = ("task", "space", "search")
 
 _PATH = {"type": "string", "minLength": 1}
+_ITEMS = {"type": ["integer", "null"], "minimum": 1}
 _FIGURE = {"type": "string", "description": "a figure such as accuracy or latency_p50_ms"}
 _BOUND = {
     "type": "object",
@@ -36,16 +37,17 @@ _KNOWN: dict[str, dict[str, Any]] = {
     "retention": {
         "type": "object",
         "required": ["task"],
-        "properties": {"task": _PATH, "split": {"type": "string"}, "items": {"type": "integer", "minimum": 1}},
+        "additionalProperties": False,
+        "properties": {"task": _PATH, "split": {"type": "string", "minLength": 1}, "items": _ITEMS},
         "description": "rows of another task whose accuracy must not be forgotten",
     },
-    "racing": {"description": "whether trials that cannot reach the front are stopped early"},
+    "racing": {"type": "boolean", "description": "whether trials that cannot reach the front are stopped early"},
     "budget": {"type": "string", "description": "a time (90s, 5m, 2h) or a count (48trials)"},
-    "items": {"type": ["integer", "null"], "minimum": 1, "description": "rows that score a trial; null for all"},
+    "items": _ITEMS | {"description": "rows that score a trial; null for all"},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     "workers": {"type": "integer", "minimum": 1, "description": "trials built and scored at once, one core each"},
     "store": _PATH | {"description": "folder of the artifacts, shared between runs"},
-    "store_limit": {"type": "string", "description": "most that the store may hold, such as 20GB"},
+    "store_limit": {"type": ["string", "number"], "description": "most that the store may hold: bytes, or like 20GB"},
     "sampler": {"type": "string", "description": "what draws candidates: a built-in name, a plug-in or module:attr"},
 }
 

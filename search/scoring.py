@@ -52,7 +52,7 @@ class Scorer:
         self._by_id = {item.id: item for item in items}
         order = random.Random(f"{seed}:items").sample(items, len(items))
         kept = retention.samples if retention else ()
-        self._requests = (*requests(order, _SEARCH), *requests(kept, _RETENTION))
+        self._requests = (*requests(order, _SEARCH), *requests(kept, _RETENTION, plain=True))
 
     def run(self, bundle: Path, cancel: Event, race: Race | None = None) -> Scored:
         """Every item answered by the bundle, or those up to which ``race`` was lost.
@@ -60,17 +60,19 @@ class Scorer:
         Raises:
             JobFailed, Cancelled: as :func:`hardware_profiles.client.run_job`.
         """
+        raced = False
 
         def lost(answers: Sequence[Answer]) -> bool:
+            nonlocal raced
             for answer in answers:
                 self._see(race, answer)
-            return race is not None and race.lost and race.left > 0
+            raced = race is not None and race.lost and race.left > 0
+            return raced
 
         result = run_job(Job(kind="answer", bundle=str(bundle), requests=self._requests), cancel=cancel, enough=lost)
         assert isinstance(result, Answered)
         texts = {answer.id: answer.text for answer in result.answers}
         seen = [item for item in self.items if _SEARCH + item.id in texts]
-        raced = race is not None and race.lost and race.left > 0
         return Scored(
             samples=seen,
             answers=scored(seen, [texts[_SEARCH + item.id] for item in seen], self.task),
@@ -93,14 +95,18 @@ class Scorer:
         return Retained(task=task, samples=samples, answers=answers, scores=scores)
 
 
-def requests(samples: Sequence[Sample], prefix: str = "") -> tuple[Request, ...]:
-    """The samples as a runner is asked them; ``prefix`` keeps the ids of several sets apart."""
+def requests(samples: Sequence[Sample], prefix: str = "", *, plain: bool = False) -> tuple[Request, ...]:
+    """The samples as a runner is asked them; ``prefix`` keeps the ids of several sets apart.
+
+    ``plain`` rows are asked without hint and exemplars: those belong to another task.
+    """
     return tuple(
         Request(
             id=prefix + sample.id,
             image=str(sample.image.resolve()),
             question=sample.question,
             fields=sample.fields,
+            plain=plain,
         )
         for sample in samples
     )

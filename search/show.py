@@ -21,6 +21,7 @@ from objectives.trial import Trial
 from reports.front import floors_of, front_as_dict, front_of, objectives_of, scores_of
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
+from reports.sections import available
 from reports.text import front_table, pick_text
 from reports.words import describe, figure_of, halves
 from search.engine import Outcome
@@ -42,6 +43,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     run = prepared.run
     for note in prepared.notes:
         console.print(note, highlight=False, markup=False)
+    available()  # a section that is broken is refused before the search, not by the report after it
     outcome = _search(prepared, console)
     if outcome.ended == "interrupted":
         again = shlex.join(["vlmfront", "search", run.settings["search"]["file"], "--run", str(run.path), "--resume"])

@@ -146,14 +146,6 @@ def estimate_command(
     )
 
 
-@space_app.command("schema", epilog="Example: vlmfront space schema > space.schema.json")
-def schema_command() -> None:
-    """Print the JSON Schema of space files, for editors."""
-    from search.schemas import schema_of
-
-    print(json.dumps(schema_of("space"), indent=2))
-
-
 def _estimate_table(found: "list[Setting]") -> "Table":
     from rich import box
     from rich.table import Table

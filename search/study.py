@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.journal import open_journal
-from search.samplers import Distinct, find
+from search.samplers import Distinct
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
@@ -37,7 +37,7 @@ class Study:
         """Open the journal, or begin one; ``sampler`` is a name or reference of `search.samplers`.
 
         Raises:
-            BadInput: the journal is of a study with other objectives.
+            BadInput: the journal is of a study with other objectives, or the sampler cannot be made.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
@@ -49,7 +49,7 @@ class Study:
                 study_name=NAME, storage=storage, directions=list(directions), load_if_exists=True
             )
             done = len(self._study.get_trials(deepcopy=False))
-            self._study.sampler = Distinct(find(sampler)((seed + done) % 2**32), self._distinct)
+            self._study.sampler = Distinct(sampler, (seed + done) % 2**32, self._distinct)
         if [direction.name.lower() for direction in self._study.directions] != list(directions):
             raise BadInput(f"{journal}: this study has other objectives; give the run another name with --run.")
         self._random = random.Random(f"{seed}:{done}")

@@ -1,7 +1,7 @@
 """The engines that load a bundle and answer. This module names them and what they can do; it loads none of them."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeAlias
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hardware_profiles.bundle import Bundle
 from hardware_profiles.messages import Answer, Timing
 from spaces.errors import BadInput
+from spaces.references import lacking, load_reference
 
 GROUP = "vlmfront.runtimes"
 BUILT_IN = {
@@ -108,18 +109,34 @@ def find(name: str) -> Runtime:
     """The runtime of this name. Importing it loads no heavy package; ``load`` does.
 
     Raises:
-        BadInput: if there is none of this name.
+        BadInput: if there is none of this name, or it is a plug-in that is broken.
     """
     if name in BUILT_IN:
         module, attribute = BUILT_IN[name].split(":")
         runtime: Runtime = getattr(importlib.import_module(module), attribute)()
         return runtime
     for entry in entry_points(group=GROUP, name=name):
-        plugged: Runtime = entry.load()()
+        plugged: Runtime = load_reference("runtime", entry, _flaw)()
         return plugged
     raise BadInput(f"runtime.name is {name!r}, which is not installed; use one of {', '.join(names())}.")
 
 
-def capabilities() -> dict[str, Mapping[str, tuple[Any, ...]]]:
-    """For every runtime, by name, the values it can deploy: what ``space.check`` is handed."""
-    return {name: find(name).capabilities for name in names()}
+def _flaw(make: Any) -> str:
+    runtime = make()
+    wrong = lacking(runtime, ("name", "capabilities", "prepare", "load"), "hardware_profiles.runtimes.Runtime")
+    if wrong:
+        return wrong
+    known = runtime.capabilities
+    sound = isinstance(known, Mapping) and all(isinstance(values, tuple) for values in known.values())
+    return "" if sound else "capabilities: a mapping of knobs to tuples of values is expected"
+
+
+def capabilities(named: Collection[Any] = ()) -> dict[str, Mapping[str, tuple[Any, ...]]]:
+    """For every runtime, by name, the values it can deploy: what ``space.check`` is handed.
+
+    Plug-ins that are not ``named`` are not loaded, and nothing is said of what they can deploy.
+
+    Raises:
+        BadInput: a plug-in that is named is broken.
+    """
+    return {name: find(name).capabilities if name in BUILT_IN or name in named else {} for name in names()}

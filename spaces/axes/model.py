@@ -28,8 +28,8 @@ class Model:
     """
 
     name = "model"
-    version = 1
-    tools: tuple[str, ...] = ()
+    version = 2
+    tools: tuple[str, ...] = ("transformers", "tokenizers", "safetensors")
     domains: Mapping[str, Domain] = MappingProxyType(
         {
             "path": Domain(kind="text", default="", help="folder of a checkpoint in LLaVA layout"),

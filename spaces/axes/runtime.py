@@ -34,7 +34,7 @@ class Runtime:
     """
 
     name = "runtime"
-    version = 1
+    version = 2
     tools: tuple[str, ...] = ("torch", "transformers", "optimum", "optimum-intel", "openvino", "openvino-tokenizers")
     domains: Mapping[str, Domain] = MappingProxyType(
         {

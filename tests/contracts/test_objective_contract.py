@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from objectives.registry import OBJECTIVES, Objective, Outcome, available, check
+from objectives.registry import OBJECTIVES, Objective, Outcome, available, flaw
 from objectives.task import Task, load_task
 from spaces.errors import BadInput
 from spaces.sample import Sample
@@ -43,7 +43,7 @@ def test_the_plug_in_is_among_them(plugin: ModuleType) -> None:
 
 
 def test_it_describes_itself(objective: Objective) -> None:
-    check(objective, "here")
+    assert not flaw(objective)
     assert json.loads(json.dumps([objective.name, objective.label, objective.unit])) == [
         objective.name,
         objective.label,

@@ -1,5 +1,6 @@
 """What every sampler has to keep to, built in or not, over a space with conditions."""
 
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -67,3 +68,51 @@ def test_the_same_seed_draws_the_same_and_another_seed_others(tmp_path: Path, sp
 def test_what_is_no_sampler_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="sampler"):
         samplers.find(name)
+
+
+BROKEN = """
+import optuna
+
+class Late(optuna.samplers.RandomSampler):
+    def {method}(self, *arguments):
+        {body}
+
+def make(seed):
+    return Late(seed=seed)
+
+def picky(seed):
+    return 1 // (not seed) and make(seed)
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "why"),
+    [
+        ("sample_independent", "raise RuntimeError('no points left')", "RuntimeError: no points left"),
+        ("sample_independent", "return 'neither of them'", "ValueError"),
+        ("infer_relative_search_space", "return None", "TypeError"),
+        ("sample_relative", "return {'nothing': 1}", "KeyError"),
+        ("before_trial", "return {}[0]", "KeyError"),
+    ],
+)
+def test_a_sampler_that_breaks_while_it_draws_is_named(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch, method: str, body: str, why: str
+) -> None:
+    (tmp_path / "late_sampler.py").write_text(BROKEN.format(method=method, body=body))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "late_sampler", raising=False)
+    study = Study(tmp_path / "journal", space, ["maximize"], 0, "late_sampler:make")
+    with pytest.raises(BadInput, match=f"the sampler 'late_sampler:make' broke .{why}"):
+        study.ask()
+    with pytest.raises(BadInput, match=r"the sampler 'late_sampler:picky' broke .ZeroDivisionError"):
+        Study(tmp_path / "other", space, ["maximize"], 1, "late_sampler:picky")
+
+
+def test_what_the_disk_refuses_a_sampler_is_the_disks(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_sampler.py").write_text(BROKEN.format(method="before_trial", body="raise OSError(28, 'full')"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "late_sampler", raising=False)
+    with pytest.raises(OSError, match="full"):
+        Study(tmp_path / "journal", space, ["maximize"], 0, "late_sampler:make").ask()

@@ -1,6 +1,7 @@
 """Exemplars on the device: the same answers whichever way they are computed, and what each way computes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,17 @@ def test_the_runner_times_nearest_examples_part_by_part(sealed: Sealed, requests
         assert min(parts) > 0
         assert sum(parts) == pytest.approx(timing["ttft_ms"])
         assert timing["token_ms"][0] == timing["ttft_ms"] <= timing["token_ms"][-1] <= timing["e2e_ms"]
+
+
+def test_plain_requests_are_asked_without_hint_and_examples(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+    bundle = sealed("openvino", shots=FIXED)
+    foreign = [replace(request, fields={"size": "big"}, plain=True) for request in requests[:6]]
+    with pytest.raises(BadInput, match="picks exemplars by"):
+        asked(bundle, [replace(foreign[0], plain=False)])
+    mixed = asked(bundle, [*requests[:6], *foreign])
+    assert [question.prompt for question in mixed[6:]] == [request.question for request in foreign]
+    session, reference = loaded(bundle), find("torch").load(sealed("torch", shots=FIXED))
+    texts = [reference.answer(question).text for question in mixed[6:]]
+    assert len(set(texts)) > 1
+    assert [answer.text for answer in session.answer_many(mixed)][6:] == texts
+    assert [session.answer(question).text for question in mixed[6:]] == texts

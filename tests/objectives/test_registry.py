@@ -9,6 +9,7 @@ from objectives.accuracy import wilson
 from objectives.registry import OBJECTIVES, Outcome, agreement, available, described, load, metadata
 from objectives.task import Task, load_task
 from objectives.trial import Figure
+from spaces import references
 from spaces.errors import BadInput
 from spaces.sample import Sample
 
@@ -99,7 +100,7 @@ def test_what_is_no_objective_is_refused(name: str, reason: str) -> None:
 @pytest.mark.usefixtures("plug_in")
 def test_installed_objectives_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("words", "figures_for_a_test:GOOD", registry.GROUP)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+    monkeypatch.setattr(references, "entry_points", lambda group: points if group == registry.GROUP else [])
     assert available()["words"] is load("figures_for_a_test:GOOD")
     with pytest.raises(BadInput, match="two objectives are called 'words'"):
         available(["figures_for_a_test:GOOD"])

@@ -173,6 +173,15 @@ def test_resume_takes_another_budget_but_no_other_space(run: RunFolder) -> None:
     assert differences(SETTINGS, {**SETTINGS, "task": {**SETTINGS["task"], "path": "/elsewhere"}}) == []
 
 
+@pytest.mark.parametrize("asked", [{}, {"objectives": ["words"]}, {"limits": {"words": {"max": 9}}}])
+def test_only_figures_that_a_search_asks_for_make_it_another(asked: dict[str, Any]) -> None:
+    search = {**SETTINGS["search"], **asked}
+    without = {**SETTINGS, "search": {**search, "figures": []}}
+    beside = {**SETTINGS, "search": {**search, "figures": [{"name": "words", "direction": "min"}]}}
+    expected = ["set of search settings (figures)"] if asked else []
+    assert differences(without, beside) == differences(beside, without) == expected
+
+
 def test_what_differs_is_named() -> None:
     knobs = {"model.path": ["a"], "pruning.ffn": {"low": 0, "high": 0.5}, "prompt.template": ["{question}"]}
     old = {**SETTINGS, "space_id": "1", "space": {"knobs": knobs}, "versions": {"torch": "1", "nncf": "2"}}

@@ -1,14 +1,20 @@
 import errno
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from hardware_profiles.store import Gone, Store
 from search.build import StageTree, build_stage
+from search.checks import refuse_missing_splits
+from spaces.axes import Axis, Choice, Domain, Samples
 from spaces.candidate import Candidate
-from spaces.errors import BadInput
+from spaces.errors import BadInput, StageFailed
+from spaces.knobs import Choices
 from spaces.plugins import builtin
 from spaces.reader import load_space
 from spaces.sample import Sample
@@ -122,6 +128,58 @@ def test_an_error_on_a_full_disk_is_the_disks(space: Space, tmp_path: Path, monk
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         build_stage(stage, tmp_path / "store")
+
+
+class Odd:
+    name = "odd"
+    version = 1
+    tools: tuple[str, ...] = ()
+    domains: Mapping[str, Domain] = {"on": Domain(kind="flag", default=False, help="whether it is on")}
+
+    def __init__(self, read: Any) -> None:
+        self._read = read
+
+    def changes(self, choice: Choice) -> bool:
+        return bool(choice["on"])
+
+    def reads(self, choice: Choice) -> Any:
+        return self._read()
+
+    def apply(self, choice: Choice, source: Path, target: Path, samples: Samples, seed: int) -> None:
+        raise AssertionError
+
+
+def with_odd(space: Space, read: Any, on: tuple[bool, ...]) -> Space:
+    odd: Axis = Odd(read)
+    return replace(
+        space, axes=(*space.axes[:-1], odd, space.axes[-1]), knobs=(*space.knobs, Choices(name="odd.on", values=on))
+    )
+
+
+def test_what_any_axis_reads_must_be_there(space: Space, tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    reads_rare = with_odd(space, lambda: ("rare",), (False, True))
+    refuse_missing_splits(reads_rare, {"calibration": 0, "train": 0, "rare": 0}, task)
+    refuse_missing_splits(with_odd(space, lambda: ("rare",), (False,)), {"calibration": 0, "train": 0}, task)
+    with pytest.raises(BadInput, match=r"task\.yaml: splits\.rare: this space needs a rare split"):
+        refuse_missing_splits(reads_rare, {"calibration": 0, "train": 0}, task)
+    with pytest.raises(BadInput, match=r"splits\.train"):
+        refuse_missing_splits(space, {"calibration": 0}, task)
+    on = next(one for one in reads_rare.candidates() if one.values["odd.on"])
+    with pytest.raises(StageFailed, match="odd reads the split rare, which the task does not have"):
+        tree(reads_rare).plan(on)
+
+
+@pytest.mark.parametrize(
+    ("read", "why"),
+    [(lambda: 1 // 0, "ZeroDivisionError"), (lambda: "train", "TypeError: reads"), (lambda: (1,), "TypeError: reads")],
+)
+def test_an_axis_that_breaks_when_asked_is_named(space: Space, tmp_path: Path, read: Any, why: str) -> None:
+    broken = with_odd(space, read, (True,))
+    with pytest.raises(StageFailed, match=f"the axis 'odd' broke .{why}"):
+        tree(broken).plan(next(broken.candidates()))
+    with pytest.raises(BadInput, match=rf"space\.yaml: the axis 'odd' broke .{why}.*uninstall"):
+        refuse_missing_splits(broken, {}, tmp_path / "task.yaml")
 
 
 def test_an_input_that_went_away_is_told_apart_from_a_failure(space: Space, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_folder_called_search_where_the_user_stands_shadows_nothing(
 
 
 def test_the_schema_is_printed_as_json() -> None:
-    done = subprocess.run([VLMFRONT, "space", "schema"], capture_output=True, text=True, check=True)
+    done = subprocess.run([VLMFRONT, "schema", "space"], capture_output=True, text=True, check=True)
     assert "quantization" in json.loads(done.stdout)["properties"]["axes"]["properties"]
 
 
@@ -106,7 +106,7 @@ def test_an_unwritable_pipe_is_no_traceback(project: Callable[..., Path]) -> Non
 def test_an_output_that_takes_no_more_ends_in_a_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [VLMFRONT, "space", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [VLMFRONT, "schema", "space"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["vlmfront: a file: No space left on device; nothing that was finished is lost."]

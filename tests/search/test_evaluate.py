@@ -18,10 +18,10 @@ from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measure
 from hardware_profiles.profile import local
 from hardware_profiles.store import Entry, Store
 from objectives.accuracy import paired_difference, wilson
-from objectives.registry import OBJECTIVES, available
+from objectives.registry import OBJECTIVES, Definition, available
 from objectives.run import RunFolder
 from objectives.task import Task, load_task
-from objectives.trial import Trial
+from objectives.trial import Figure, Trial
 from reports.front import front
 from search import evaluate, scoring
 from search.build import Stage, StageTree
@@ -372,6 +372,26 @@ def test_a_study_of_raced_out_trials_goes_on(tmp_path: Path, bench: Bench) -> No
             study.prune(asked.number, "behind", {"value": 0.5, "low": 0.1, "high": 0.9, "n": 8}, {"size_mb.max": -0.5})
         else:
             study.tell(asked.number, [0.5, 0.5], {"size_mb.max": -0.5})
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        0.5,
+        None,
+        Figure(value=float("nan")),
+        Figure(value="x"),  # type: ignore[arg-type]
+        Figure(value=True),
+        Figure(value=1.0, low=float("-inf")),
+        Figure(value=1.0, n=1.5),  # type: ignore[arg-type]
+    ],
+)
+def test_an_objective_that_gives_no_figure_is_a_failed_trial(bench: Bench, figure: Any) -> None:
+    odd = Definition(name="odd", label="Odd", unit="", direction="min", relative=False, derive=lambda _: figure)
+    found = bench.try_(bench.evaluator(known={**OBJECTIVES, "odd": odd}), 0, "a", "fp16")
+    assert found.state == "failed"
+    assert found.reason.startswith("the objective odd broke: TypeError: a Figure of finite numbers is expected, not ")
+    assert bench.run.read_trial(0) == found
 
 
 def test_a_plug_in_that_breaks_is_a_failed_trial(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

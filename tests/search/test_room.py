@@ -154,3 +154,28 @@ def test_two_searches_share_a_store_that_is_too_small(project: Callable[..., Pat
         assert first.run(folders[0], None, "export", str(folders[0] / "run"), str(number), str(out)) == (0, "")
         open_bundle(out)
         check_store(store.root)
+
+
+def test_what_a_pick_may_prefer_is_pinned_beside_the_front_also_with_an_objective_of_a_plug_in(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    figure = {"name": "words", "label": "Words", "unit": "", "direction": "min", "relative": False}
+    search = {"objectives": ["accuracy", "words"], "figures": [figure]}
+    run = RunFolder.create(tmp_path / "run", {"name": "run", "search": search})
+    values = {0: (0.9, 5.0, 30.0), 1: (0.8, 6.0, 10.0), 2: (0.7, 7.0, 20.0)}
+    for number, (accuracy, words, size) in values.items():
+        stage = StageCost(name="model", key=f"key-{number}", seconds=1.0, reused=False)
+        figures = {"accuracy": accuracy, "words": words, "size_mb": size}
+        run.write_trial(
+            Trial(
+                number=number,
+                candidate_id=str(number),
+                candidate={},
+                state="complete",
+                figures={name: Figure(value=value) for name, value in figures.items()},
+                stages=(stage,),
+            )
+        )
+    pin_front(store, run, run.read_trials())
+    (pinned,) = pins(store)
+    assert pinned.bundles == {0, 1}
+    assert pinned.keys == {"key-0", "key-1"}

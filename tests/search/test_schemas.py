@@ -55,6 +55,7 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
         "object": dict,
         "null": type(None),
         "number": (int, float),
+        "boolean": bool,
     }
     if "const" in schema and value != schema["const"]:
         return False
@@ -67,8 +68,9 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
         return len(value) <= schema.get("maxItems", 9) and all(fits(one, schema["items"]) for one in value)
     if isinstance(value, dict) and "properties" in schema:
         known = schema["properties"]
-        return set(schema.get("required", ())) <= set(value) <= set(known) and all(
-            fits(one, known[name]) for name, one in value.items()
+        closed = schema.get("additionalProperties") is False
+        return set(schema.get("required", ())) <= set(value) <= (set(known) if closed else set(value)) and all(
+            fits(one, known[name]) for name, one in value.items() if name in known
         )
     return True
 
@@ -78,9 +80,27 @@ def test_search_files_that_are_read_meet_the_schema_and_others_do_not(tmp_path: 
         document = yaml.safe_load(path.read_text())
         load_config(path)
         assert fits(document, schema_of("search")), path
-        for wrong in ({"seed": -1}, {"workers": 0}, {"objectives": ["a", "b", "c", "d"]}, {"task": 3}, {"other": 1}):
+        for right in (
+            {"racing": False, "store_limit": 20_000_000_000},
+            {"store_limit": 1.5e9, "retention": {"task": "task.yaml", "items": None}},
+        ):
+            assert fits(document | right, schema_of("search")), right
+            load_config(written(tmp_path / "right.yaml", document | right))
+        for wrong in (
+            {"seed": -1},
+            {"workers": 0},
+            {"objectives": ["a", "b", "c", "d"]},
+            {"task": 3},
+            {"other": 1},
+            {"racing": "often"},
+            {"retention": {"task": "task.yaml", "splt": "train"}},
+            {"store_limit": None},
+        ):
             assert not fits(document | wrong, schema_of("search")), wrong
-            other = tmp_path / "wrong.yaml"
-            other.write_text(yaml.safe_dump(document | wrong))
             with pytest.raises(BadInput):
-                load_config(other)
+                load_config(written(tmp_path / "wrong.yaml", document | wrong))
+
+
+def written(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(document))
+    return path

@@ -63,7 +63,7 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """All lines, in stage order."""
-    sizes = sizes = "test_resolution.py: bicubic in NumPy"
+    sizes = "test_resolution.py: bicubic in NumPy"
     for side in (48, 96):
         yield Row("model", f"image_size {side} (trained at 64)", {"model.image_size": side}, sizes)
     masks = "test_pruning_importance.py: magnitude, Wanda and block influence in NumPy"
@@ -155,8 +155,8 @@ class Bench:
         assert change.high is not None
         points = f"{100 * change.value:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
         cells = [row.axis, row.method, f"{before:.3f}", f"{after:.3f}", points, f"{ratio:+.0%}", f"{size:+.0%}"]
-        text = f"| {' | '.join([*cells, row.reference])} |".replace("+0%", "0%").replace("-", "−")
-        return text.replace("| −−− ", "| --- "), change, ratio, size
+        shown = [cell.replace("+0%", "0%").replace("-0%", "0%").replace("-", "−") for cell in cells]
+        return f"| {' | '.join([*shown, row.reference])} |", change, ratio, size
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def test_a_reference_adds_an_axis_before_the_prompt(tmp_path: Path, monkeypatch:
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert [axis.name for axis in available(["my_axis:AXIS"])] == [*ORDER[:-1], "mine", "prompt"]
-    with pytest.raises(BadInput, match="'my_axis:NOTHING' lacks name, version"):
+    with pytest.raises(BadInput, match="'my_axis:NOTHING': it lacks name, version"):
         load("my_axis:NOTHING")
 
 
