@@ -146,9 +146,9 @@ def test_builds_are_those_that_a_search_would_plan(space: Path, tiny_images: lis
     }
 
 
-@pytest.mark.parametrize("verb", ["check", "list", "estimate", "schema"])
+@pytest.mark.parametrize("verb", ["check", "list", "estimate"])
 def test_every_verb_has_help_with_an_example(verb: str, call: Call) -> None:
     code, out, _ = call("space", verb, "--help")
     assert code == 0
     assert f"Example: vlmfront space {verb}" in out
-    assert verb == "schema" or "--json" in out
+    assert "--json" in out
