@@ -207,7 +207,7 @@ def available(references: Iterable[str] = ()) -> dict[str, Objective]:
     """
     found = dict(OBJECTIVES)
     for objective in [*load_installed("objective", GROUP, flaw), *map(load, references)]:
-        if objective.name in found:
+        if found.get(objective.name, objective) is not objective:
             raise BadInput(f"two objectives are called {objective.name!r}: rename or remove one of them.")
         found[objective.name] = objective
     return found

@@ -35,6 +35,10 @@ class HoldoutCheck:
     repeat: bool
 
 
+SHARES = frozenset({"accuracy", "accuracy_answered", "agreement", "retention", "abstention"})
+"""Figures that are shares from 0 to 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pick:
     """One trial and why it was chosen.
@@ -75,6 +79,9 @@ def pick(
             with the trial that comes nearest and by how much it misses.
     """
     refuse_unknown(limits, known, "limits")
+    for name, (op, bound) in limits.items():
+        if name in SHARES and bound > 1:
+            raise BadInput(f"{name}{op}{bound:g}: {name} is a share from 0 to 1; {bound:g} % is {bound / 100:g}.")
     judged = _objectives(prefer, objectives)
     kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits, known))]
     if not kept:
@@ -88,7 +95,7 @@ def pick(
         trial=ranked[0],
         prefer=prefer,
         limits=dict(limits),
-        explanation=_explain(ranked, free, prefer, limits, found.objectives),
+        explanation=_explain(ranked, free, prefer, limits, found.objectives, len(objectives)),
         known=known,
         runners_up=tuple(ranked[1:]),
     )
@@ -186,10 +193,20 @@ def _distance(trial: Trial, limits: Mapping[str, Limit]) -> float:
 
 
 def _explain(
-    ranked: Sequence[Trial], free: Trial, prefer: str, limits: Mapping[str, Limit], judged: Sequence[Objective]
+    ranked: Sequence[Trial],
+    free: Trial,
+    prefer: str,
+    limits: Mapping[str, Limit],
+    judged: Sequence[Objective],
+    searched: int,
 ) -> str:
+    """Why the first of ``ranked``. Where more is judged than the ``searched`` objectives, that front is named."""
     chosen = ranked[0]
+    front = "the front"
     of = f" of {len(ranked)} front members" if len(ranked) > 1 else ""
+    if len(judged) > searched:
+        front = f"the front of {', '.join(one.label.lower() for one in judged)}"
+        of = f" of {len(ranked)} members of {front}" if len(ranked) > 1 else ""
     within = f" within {' and '.join(f'{name}{op}{bound:g}' for name, (op, bound) in limits.items())}" if limits else ""
     reason = {
         "knee": "is the knee of the front (least sum of scaled objectives)",
@@ -200,7 +217,7 @@ def _explain(
     }[prefer]
     figures = ", ".join(f"{one.label.lower()} {_figure(figure_of(chosen, one.name), one)}" for one in judged)
     if len(ranked) == 1:
-        reason = "is the only member of the front"
+        reason = f"is the only member of {front}"
     sentences = [f"Trial {chosen.number} ({', '.join(describe(chosen.candidate))}) {reason}{of}{within}: {figures}."]
     if free.number != chosen.number:
         lost = _compare(free, chosen, judged)

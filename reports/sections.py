@@ -33,7 +33,7 @@ def available(references: Iterable[str] = ()) -> tuple[Section, ...]:
     Raises:
         BadInput: an entry point or a reference does not lead to a section.
     """
-    return (*load_installed("report section", GROUP, _flaw), *map(load, references))
+    return tuple(dict.fromkeys((*load_installed("report section", GROUP, _flaw), *map(load, references))))
 
 
 def load(reference: str) -> Section:

@@ -1,6 +1,6 @@
 """The front and a pick as tables for a terminal. Text from a run is shown as it is, never read as markup."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from objectives.records import Baseline
 from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
 from reports.front import Front
@@ -62,6 +63,17 @@ def doubts(found: Front) -> tuple[Text, ...]:
         return ()
     why = "other work ran on this machine; search again when it is quiet"
     return (Text(f"Values of {' and '.join(noisy)} could hardly be told apart: {why}.", style="yellow"),)
+
+
+def blind(found: Front, baselines: Sequence[Baseline]) -> tuple[str, ...]:
+    """A warning for each baseline that never looks at an image and is as accurate as anything on the front."""
+    scored = [trial.figures["accuracy"].value for trial in found.trials if "accuracy" in trial.figures]
+    best = max((value for value in scored if value is not None), default=None)
+    return tuple(
+        f"Nothing on the front is more accurate than a blind baseline ({one.accuracy.value:.3f}: {one.explained})"
+        for one in baselines
+        if best is not None and one.accuracy.value is not None and best <= one.accuracy.value
+    )
 
 
 def pick_text(picked: Pick) -> RenderableType:

@@ -98,6 +98,11 @@ def export_command(
     from search.room import bundle_of
 
     opened = RunFolder.open(run)
+    state = opened.read_trial(trial).state
+    if state == "pruned":
+        print(
+            f"vlmfront: trial {trial} was raced out: its accuracy is known of a part of the rows only.", file=sys.stderr
+        )
     bundle_of(opened, trial)
     bundle = export(opened, trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)

@@ -42,6 +42,10 @@ class Scored:
     raced: bool
 
 
+_WORTH = 0.1
+"""Of the items, this share must be left for a lost race to end the scoring: else too little is saved for a result."""
+
+
 class Scorer:
     """Scores bundles on one task's items, in one shuffled order: any prefix is then a fair sample."""
 
@@ -66,7 +70,7 @@ class Scorer:
             nonlocal raced
             for answer in answers:
                 self._see(race, answer)
-            raced = race is not None and race.lost and race.left > 0
+            raced = race is not None and race.lost and race.left > _WORTH * len(self.items)
             return raced
 
         result = run_job(Job(kind="answer", bundle=str(bundle), requests=self._requests), cancel=cancel, enough=lost)

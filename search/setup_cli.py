@@ -1,6 +1,7 @@
 """The verbs that come before a search: scaffold its files, check the machine, print schemas."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,9 @@ def init_command(
         say({}, False, f"Rows by split, no image in two of them: {counts}.")
     for todo in done.todo:
         say({}, False, f"To do: {todo}")
-    say({}, False, f"Next: vlmfront space check {folder / 'space.yaml'} --task {folder / 'task.yaml'}")
-    say({}, False, f"Then: vlmfront search {folder / 'search.yaml'}")
+    space, task, search = (shlex.quote(str(folder / f"{name}.yaml")) for name in ("space", "task", "search"))
+    say({}, False, f"Next: vlmfront space check {space} --task {task}")
+    say({}, False, f"Then: vlmfront search {search}")
 
 
 @setup_app.command("doctor", epilog="Example: vlmfront doctor    For scripts: vlmfront doctor --json")

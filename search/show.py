@@ -1,6 +1,7 @@
 """What the person at the terminal sees of a search and of a pick: progress, the front, the costs, the paths."""
 
 import json
+import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from reports.front import floors_of, front_as_dict, front_of, objectives_of, sco
 from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.sections import available
-from reports.text import front_table, pick_text
+from reports.text import blind, front_table, pick_text
 from reports.words import describe, figure_of, halves
 from search.engine import Outcome
 from search.session import Prepared, add_blank_image, score_on_holdout, search
@@ -35,18 +36,32 @@ _ENDED = {
 
 
 _STATES = {"pruned": "raced out"}
+_BUSY = 0.5
+"""Load to a core from which measurements suffer."""
+
+
+def busy() -> tuple[str, ...]:
+    """A warning where other work takes a good part of this machine; nothing where it does not."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load < _BUSY * cores:
+        return ()
+    return (
+        f"This machine is busy (load {load:.1f} on {cores} cores): latencies will scatter, and the front with them.",
+    )
 
 
 def run_search(prepared: Prepared, *, as_json: bool) -> int:
     """Search with live progress, then write baselines and report and print what was found; the exit code."""
     console = Console(stderr=as_json)
     run = prepared.run
-    for note in prepared.notes:
+    for note in (*prepared.notes, *busy()):
         console.print(note, highlight=False, markup=False)
     available()  # a section that is broken is refused before the search, not by the report after it
     outcome = _search(prepared, console)
     if outcome.ended == "interrupted":
-        again = shlex.join(["vlmfront", "search", run.settings["search"]["file"], "--run", str(run.path), "--resume"])
+        budget = ["--budget", str(prepared.config.budget).replace(" ", "")]
+        file = run.settings["search"]["file"]
+        again = shlex.join(["vlmfront", "search", file, "--run", str(run.path), *budget, "--resume"])
         console.print(
             f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {again}", soft_wrap=True, markup=False
         )
@@ -71,6 +86,8 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     console.print(
         f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials: {states}."
     )
+    for doubt in blind(found, run.read_baselines()):
+        console.print(doubt, style="yellow", highlight=False)
     console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True, markup=False, highlight=False)
     return 0
 

@@ -165,7 +165,7 @@ def _estimate_table(found: "list[Setting]") -> "Table":
         unfit = [name for name, fits in one.fits.items() if not fits]
         cells = [Text(_value(one.knobs[name]) if name in one.knobs else "–") for name in names]
         numbers = f"{one.estimate.parameters / 1e6:,.2f} M", in_bytes(one.estimate.weight_bytes)
-        row = [Text(one.model), *cells, *map(Text, numbers), Text(in_bytes(one.estimate.memory_bytes))]
+        row = [Text(Path(one.model).name), *cells, *map(Text, numbers), Text(in_bytes(one.estimate.memory_bytes))]
         table.add_row(*row, Text(", ".join(unfit)), style="red" if unfit else None)
     return table
 

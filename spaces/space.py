@@ -35,8 +35,13 @@ class Space:
 
     @property
     def id(self) -> str:
-        """A digest of axes and knobs: two files that spell the same space have one id."""
-        return digest([[axis.name, axis.version] for axis in self.axes] + [_knob_as_json(knob) for knob in self.knobs])
+        """A digest of axes and knobs: two files that spell the same space have one id.
+
+        Axes without a knob here that change nothing do not count, so that installing a plug-in changes no space.
+        """
+        used = {knob.name.split(".", 1)[0] for knob in self.knobs}
+        axes = [axis for axis in self.axes if axis.name in used or axis.changes(_defaults(axis))]
+        return digest([[axis.name, axis.version] for axis in axes] + [_knob_as_json(knob) for knob in self.knobs])
 
     @cached_property
     def count(self) -> int | None:
@@ -200,6 +205,10 @@ def _listing(knobs: tuple[Knob, ...], values: Callable[[Knob], tuple[Value, ...]
             yield from extend({**assignment, knobs[index].name: value}, index + 1)
 
     return extend({}, 0)
+
+
+def _defaults(axis: Axis) -> dict[str, Value]:
+    return {name: domain.default for name, domain in axis.domains.items()}
 
 
 def _knob_as_json(knob: Knob) -> list[object]:

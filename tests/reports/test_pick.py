@@ -157,3 +157,8 @@ def test_terminal_tables_show_text_as_it_is() -> None:
     text = rendered(pick_text(with_holdout(pick(TRIALS, {}), check(0.9))))
     for word in ("Trial 1", "[bold]m", "Holdout", "[0.880, 0.920]", "kind: light", "knee"):
         assert word in text
+
+
+def test_a_share_above_one_is_taken_for_a_percentage_and_refused(run: RunFolder) -> None:
+    with pytest.raises(BadInput, match=r"accuracy is a share from 0 to 1; 90 % is 0\.9"):
+        pick(run.read_trials(), {"accuracy": (">=", 90.0)})
