@@ -4,7 +4,9 @@ A stage's key is a digest of its own choice and seed, the key of its input, the 
 axis and its tools. Candidates that agree up to a stage therefore share everything up to it.
 """
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +155,7 @@ def build_stage(stage: Stage, store_root: Path) -> tuple[Entry, bool]:
                 axis.apply(stage.choice, source, target, stage.samples, stage.seed)
                 checks = _gate(stage, source, target) if stage.gate else {}
             except Exception:
-                _refuse_full_disk(folder)
+                _refuse_full_disk(folder, source)
                 raise
             seconds = time.monotonic() - begun
             if stage.input_key:
@@ -169,8 +171,11 @@ def _given(store: Store, stage: Stage) -> Entry:
     return entry
 
 
-def _refuse_full_disk(folder: Path) -> None:
-    """Raise what the system says to a small write: libraries hide a full disk behind errors of their own."""
+def _refuse_full_disk(folder: Path, source: Path) -> None:
+    """Raise what the disk says, or would say to as much again as the stage was given: libraries hide it."""
+    files = source.rglob("*") if source.is_relative_to(folder) else ()
+    if shutil.disk_usage(folder).free < sum(path.stat().st_size for path in files if path.is_file()):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     with (folder / "probe").open("wb", buffering=0) as stream:
         stream.write(bytes(_PROBE_BYTES))
         os.fsync(stream.fileno())

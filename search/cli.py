@@ -99,10 +99,8 @@ def export_command(
 
     opened = RunFolder.open(run)
     state = opened.read_trial(trial).state
-    if state == "pruned":
-        print(
-            f"vlmfront: trial {trial} was raced out: its accuracy is known of a part of the rows only.", file=sys.stderr
-        )
+    if state != "complete":
+        print(f"vlmfront: note that trial {trial} is {state}, so no front has it.", file=sys.stderr)
     bundle_of(opened, trial)
     bundle = export(opened, trial, out)
     prompt, count = bundle.manifest.prompt, len(bundle.manifest.files)

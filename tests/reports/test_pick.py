@@ -159,6 +159,6 @@ def test_terminal_tables_show_text_as_it_is() -> None:
         assert word in text
 
 
-def test_a_share_above_one_is_taken_for_a_percentage_and_refused(run: RunFolder) -> None:
+def test_a_share_above_one_is_taken_for_a_percentage_and_refused() -> None:
     with pytest.raises(BadInput, match=r"accuracy is a share from 0 to 1; 90 % is 0\.9"):
-        pick(run.read_trials(), {"accuracy": (">=", 90.0)})
+        pick(TRIALS, {"accuracy": (">=", 90.0)})
