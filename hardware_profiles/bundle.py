@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hardware_profiles.store import write_atomic
-from spaces.canonical import file_digest
+from spaces.canonical import file_digest, read_json
 from spaces.errors import BadInput
 from spaces.exemplars import FOLDER as EXEMPLARS
 from spaces.exemplars import INDEX
@@ -129,7 +129,7 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
     if not where.is_file() or where.is_symlink():
         raise BadInput(f"{path} is no bundle: it has no {MANIFEST}; name a folder that `vlmfront export` wrote.")
     try:
-        manifest = _parse(json.loads(where.read_text(encoding="utf-8")), where)
+        manifest = _parse(read_json(where.read_bytes()), where)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({error}); export the bundle again.") from error
     found = dict(_walk(path))

@@ -15,18 +15,21 @@ The rules:
 A store may stay above its limit: `Room.over` says by how many bytes.
 """
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
 
-from hardware_profiles.held import is_held
-from hardware_profiles.store import Entry, Store, read_entry, write_atomic
+from hardware_profiles.entry import Entry, read_entry
+from hardware_profiles.held import is_held, remove
+from hardware_profiles.store import Store, write_atomic
 from spaces.canonical import digest
 
 _NEVER = 1 << 63
@@ -84,20 +87,27 @@ def pin(store: Store, run: Path, keys: Iterable[str], bundles: Iterable[int]) ->
     path = store.root / "pins" / f"{digest(content['run'])}.json"
     text = json.dumps(content)
     with store.lock(exclusive=False):
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
+            if path.is_dir():
+                remove(path)
             write_atomic(path, text)
 
 
 def pins(store: Store) -> list[Pin]:
     """The pins of the runs whose folders are there; those of others are removed."""
     found = []
-    for path in sorted((store.root / "pins").glob("[0-9a-f]*.json")):
+    for path in filter(Path.is_file, sorted((store.root / "pins").glob("[0-9a-f]*.json"))):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             one = Pin(run=Path(content["run"]), keys=frozenset(content["keys"]), bundles=frozenset(content["bundles"]))
-        except (ValueError, KeyError, TypeError):
+            there = (one.run / "run.json").is_file()
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if (one.run / "run.json").is_file():
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            continue
+        if there:
             found.append(one)
         else:
             path.unlink(missing_ok=True)
@@ -109,7 +119,7 @@ def evict(store: Store, limit: int) -> Room:
     with store.lock(exclusive=True):
         store.sweep()
         for half in store.root.glob("*/.*.tmp"):
-            half.unlink(missing_ok=True)
+            remove(half)
         entries = _entries(store)
         links, sizes = _blobs(store, entries.values())
         excess = sum(sizes.values()) - limit
@@ -142,7 +152,7 @@ def _entries(store: Store) -> dict[str, Entry]:
     for path in (store.root / "entries").iterdir():
         entry = read_entry(path) if path.suffix == ".json" else None
         if entry is None:
-            path.unlink(missing_ok=True)
+            remove(path)
         else:
             found[entry.key] = entry
     return found
@@ -153,11 +163,11 @@ def _blobs(store: Store, entries: Iterable[Entry]) -> tuple[dict[str, int], dict
     named = {sha for entry in entries for sha in entry.files.values()}
     links, sizes = {}, {}
     for path in (store.root / "blobs").glob("*/*"):
-        if path.name in named:
-            state = path.stat()
+        state = path.lstat()
+        if path.name in named and stat.S_ISREG(state.st_mode):
             links[path.name], sizes[path.name] = state.st_nlink, state.st_size
         else:
-            path.unlink(missing_ok=True)
+            remove(path)
     return links, sizes
 
 
@@ -167,10 +177,11 @@ def _leased(store: Store) -> tuple[int, set[str]]:
     for path in (store.root / "leases").glob("*.lock"):
         named = path.with_suffix(".json")
         if not is_held(path):
-            named.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            remove(named)
+            remove(path)
             continue
         since = min(since, path.stat().st_mtime_ns)
         if named.is_file():
-            needed |= set(json.loads(named.read_text(encoding="utf-8")))
+            with suppress(ValueError, TypeError, RecursionError):
+                needed |= set(json.loads(named.read_text(encoding="utf-8")))
     return since, needed

@@ -4,8 +4,9 @@ Process ids cannot do this: two containers that share a folder number their proc
 """
 
 import fcntl
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -26,10 +27,19 @@ def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[TextIO
 def is_held(path: Path) -> bool:
     """Whether a live process holds the lock of this file; a file that is not there is not held."""
     try:
-        with path.open("r+b") as stream:
+        with path.open("r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
     return False
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is at a path, if anything: a folder with all that is in it, a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()

@@ -19,51 +19,30 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict
+from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TextIO
 
-from hardware_profiles.held import is_held, locked
+from hardware_profiles.entry import Entry as Entry  # part of what a store says
+from hardware_profiles.entry import read_entry
+from hardware_profiles.held import is_held, locked, remove
 from spaces.canonical import file_digest
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 """What the system says of a disk that is full, over its quota, broken, or has become read-only."""
 
 _READ_ONLY = 0o444
-_SHA = re.compile(r"[0-9a-f]{64}")
 _VERIFIED: dict[Path, tuple[int, int, int]] = {}
 
 
 class Gone(Exception):
     """An artifact went away, or was found damaged, while it was needed: what hangs on it has to be built again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One stored artifact.
-
-    Attributes:
-        key: what it was asked for by; the digest of everything that went into it.
-        stage: name of the stage that made it.
-        files: relative path -> sha256 of its content.
-        sizes: relative path -> bytes.
-        seconds: what making it cost.
-        checks: results of the gates it passed.
-    """
-
-    key: str
-    stage: str
-    files: Mapping[str, str]
-    sizes: Mapping[str, int]
-    seconds: float
-    checks: Mapping[str, Any] = field(default_factory=dict)
-    created: float = 0.0
 
 
 class Store:
@@ -106,9 +85,9 @@ class Store:
                 if not self._is_whole(sha, entry.sizes[name] if entry else 0):
                     damaged.append(self.blob_path(sha))
             if entry is None or damaged:
-                path.unlink(missing_ok=True)
+                remove(path)
             for blob in damaged:
-                blob.unlink(missing_ok=True)
+                remove(blob if blob.parent.is_dir() else blob.parent)
 
     def put(self, key: str, folder: Path, *, stage: str, seconds: float, checks: Mapping[str, Any]) -> Entry:
         """Take over the files of ``folder`` as the artifact ``key``; the folder is empty of files afterwards."""
@@ -174,10 +153,10 @@ class Store:
         for left in (self.root / "tmp").iterdir():
             if left.suffix == ".lock":
                 if not left.with_suffix("").exists() and not is_held(left):
-                    left.unlink(missing_ok=True)
+                    remove(left)
             elif not is_held(left.with_name(f"{left.name}.lock")):
-                shutil.rmtree(left, ignore_errors=True)
-                left.with_name(f"{left.name}.lock").unlink(missing_ok=True)
+                remove(left)
+                remove(left.with_name(f"{left.name}.lock"))
 
     def lock(self, *, exclusive: bool, wait: bool = True) -> AbstractContextManager[TextIO]:
         """The store's own lock, as in `hardware_profiles.held.locked`."""
@@ -193,14 +172,16 @@ class Store:
         """Whether a blob is there and has the content that its name says."""
         blob = self.blob_path(sha)
         try:
-            found = blob.stat()
+            found = blob.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                return False
             state = (found.st_ino, found.st_size, found.st_mtime_ns)
             if _VERIFIED.get(blob) != state:
                 if found.st_size != size or file_digest(blob) != sha:
                     return False
                 _VERIFIED[blob] = state
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EIO):
+            if error.errno in (errno.ENOENT, errno.EIO, errno.ENOTDIR, errno.ELOOP):
                 return False
             raise
         return found.st_size == size
@@ -217,7 +198,10 @@ class Store:
             own.replace(path)
             sha = file_digest(path)
             blob = self.blob_path(sha)
-        if not blob.parent.exists():
+        if blob.is_dir():
+            remove(blob)
+        if not blob.parent.is_dir():
+            remove(blob.parent)
             blob.parent.mkdir(exist_ok=True)
             sync_folder(blob.parent.parent)
         with path.open("rb") as stream:
@@ -228,23 +212,6 @@ class Store:
         sync_folder(blob.parent)
         _VERIFIED[blob] = (state.st_ino, state.st_size, state.st_mtime_ns)
         return sha
-
-
-def read_entry(path: Path) -> Entry | None:
-    """The entry in a file; null where it is damaged or not there."""
-    try:
-        entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
-        whole = (
-            entry.key == path.stem
-            and entry.files.keys() == entry.sizes.keys()
-            and all(_SHA.fullmatch(sha) for sha in entry.files.values())
-            and all(type(size) is int for size in entry.sizes.values())
-            and not any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in entry.files)
-            and isinstance(entry.seconds, int | float)
-        )
-    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
-    return entry if whole else None
 
 
 def write_atomic(path: Path, text: str) -> None:

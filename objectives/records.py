@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from hardware_profiles.messages import Measurement
 from objectives.trial import Figure, Trial
@@ -53,12 +53,14 @@ class Reference:
     measurement: Measurement
 
 
-TRIAL = TypeAdapter(Trial)
-MEASUREMENT = TypeAdapter(Measurement)
-BASELINES = TypeAdapter(tuple[Baseline, ...])
-ANSWER = TypeAdapter(ScoredAnswer)
-USE = TypeAdapter(HoldoutUse)
-REFERENCE = TypeAdapter(Reference)
+_finite = with_config(ConfigDict(allow_inf_nan=False))
+
+TRIAL = TypeAdapter(_finite(Trial))
+MEASUREMENT = TypeAdapter(_finite(Measurement))
+BASELINES = TypeAdapter(tuple[Baseline, ...], config=ConfigDict(allow_inf_nan=False))
+ANSWER = TypeAdapter(_finite(ScoredAnswer))
+USE = TypeAdapter(_finite(HoldoutUse))
+REFERENCE = TypeAdapter(_finite(Reference))
 
 
 def trial_as_json(trial: Trial) -> str:

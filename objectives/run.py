@@ -28,8 +28,9 @@ from objectives.records import (
     trial_as_json,
     trial_from_json,
 )
-from objectives.settings import differences
+from objectives.settings import Shape, differences
 from objectives.trial import Trial
+from spaces.canonical import read_json
 from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.run/1"
@@ -69,16 +70,20 @@ class RunFolder:
         """An existing run, finished or still being written.
 
         Raises:
-            BadInput: it is no run folder, or one of another schema.
+            BadInput: it is no run folder, one of another schema, or a setting is damaged.
         """
         try:
-            settings = json.loads((path / "run.json").read_bytes())
+            settings = read_json((path / "run.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise BadInput(f"{path}: this is no run folder, it has no run.json.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(f"{path / 'run.json'}: cannot be read ({error}).") from None
         if not isinstance(settings, dict) or settings.get("schema") != SCHEMA:
             raise BadInput(f"{path / 'run.json'}: expected a run of the schema {SCHEMA}.")
+        try:
+            Shape.model_validate(settings)
+        except ValidationError as error:
+            raise _damaged(path / "run.json", error) from None
         return cls(path, settings)
 
     @classmethod
@@ -207,8 +212,16 @@ class RunFolder:
         write_atomic(self.path / "baselines.json", text)
 
     def read_baselines(self) -> tuple[Baseline, ...]:
+        """The baselines; none where none are written yet.
+
+        Raises:
+            BadInput: their file is damaged.
+        """
         path = self.path / "baselines.json"
-        return BASELINES.validate_json(path.read_bytes(), strict=True) if path.is_file() else ()
+        try:
+            return BASELINES.validate_json(path.read_bytes(), strict=True) if path.is_file() else ()
+        except ValidationError as error:
+            raise _damaged(path, error) from None
 
     def log_holdout(self, purpose: str, trials: Sequence[int]) -> HoldoutUse:
         """Put a use of the holdout split on record before it happens, and say whether it is a repeat."""
@@ -246,9 +259,13 @@ def _read_trial(path: Path) -> Trial:
     try:
         return trial_from_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field_name = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadInput(f"{path}: {field_name} is not as a trial's should be ({first['msg']}).") from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: ValidationError) -> BadInput:
+    first = error.errors(include_url=False)[0]
+    field_name = ".".join(str(part) for part in first["loc"]) or "the file"
+    return BadInput(f"{path}: {field_name} is not as it should be ({first['msg']}); restore the file.")
 
 
 def _use(line: bytes) -> HoldoutUse:

@@ -3,11 +3,41 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from spaces.canonical import canonical_json
 
 _MAY_CHANGE = frozenset({"file", "budget", "workers"})
 _NAMED = 4
 """So many fields that differ are named."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Search(_Part):
+    objectives: list[str] = []
+    limits: dict[str, dict[str, float]] = {}
+    figures: list[Any] = []
+
+
+class _Space(_Part):
+    knobs: dict[str, list[Any] | dict[str, Any]] = {}
+
+
+class _Task(_Part):
+    path: str = ""
+    digests: dict[str, str] = {}
+
+
+class Shape(_Part):
+    """The types of those settings that readers of a run rely on."""
+
+    search: _Search = _Search()
+    space: _Space = _Space()
+    task: _Task = _Task()
+    store: str = ""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from search.setup_cli import setup_app
 from search.space_cli import space_app
 
 ROOMS = ("spaces", "hardware_profiles", "objectives", "reports", "search")
+_UNNAMED = "the disk of the run, the store or the output"
 
 app = typer.Typer(
     name="vlmfront",
@@ -156,7 +157,7 @@ def main() -> None:
     except OSError as error:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the disk refused of the output
-        _leave(f"{error.filename or 'a file'}: {error.strerror or error}; nothing that was finished is lost.", 1)
+        _leave(f"{error.filename or _UNNAMED}: {error.strerror or error}; nothing that was finished is lost.", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

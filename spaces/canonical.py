@@ -20,6 +20,17 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: the text is no JSON, or has a number that is NaN or infinite.
+    """
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False)
+    return value
+
+
 def digest(value: Any) -> str:
     """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

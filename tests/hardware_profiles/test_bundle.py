@@ -238,3 +238,12 @@ def test_a_manifest_from_before_there_were_exemplars_still_opens(folder: Path) -
     old = {"template": "look : {question}", "hint_field": "", "hints": {}}
     edit(folder, lambda body: body.update(prompt=old))
     assert open_bundle(folder).manifest.prompt == Prompt(template="look : {question}")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(folder: Path, number: str) -> None:
+    sealed(folder, measured={"load_s": 12.5})
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("12.5", number))
+    with pytest.raises(BadInput, match=r"manifest\.json is not JSON"):
+        open_bundle(folder)

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,39 @@ def test_remains_of_killed_processes_go_in_any_case(tmp_path: Path) -> None:
     assert not half.exists()
     assert keys(store) == {"k"}
     assert room.evicted == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["entries/d.json", "blobs/ab/d", "blobs/ab", "pins/d.json", "tmp/d.lock", "leases/d.lock"]
+)
+@pytest.mark.parametrize("make", [lambda path: (path / "f").mkdir(parents=True), os.mkfifo])
+def test_what_is_no_file_does_not_stop_it(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    store = Store(tmp_path / "store")
+    stored(store, "k", {"f": b"data"}, 100)
+    (store.root / name).parent.mkdir(exist_ok=True)
+    make(store.root / name)
+    assert evict(store, 0).evicted == ("k",)
+
+
+def test_an_overlong_path_of_a_pin_is_ignored(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    stored(store, "k", {"f": b"data"}, 100)
+    content = {"run": "/" + "x" * 5000, "keys": ["k"], "bundles": []}
+    (store.root / "pins" / "a.json").write_text(json.dumps(content))
+    assert pins(store) == []
+    assert evict(store, 0).evicted == ("k",)
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[[1]]", "[" * 100_000])
+def test_a_damaged_lease_names_no_keys_but_protects_what_was_used(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path / "store")
+    for place in range(2):
+        stored(store, f"k{place}", {"f": bytes([place]) * 10}, 100)
+    with lease(store) as claim:
+        claim.need(["k0"])
+        next((store.root / "leases").glob("*.json")).write_text(text)
+        assert store.get("k1") is not None
+        assert evict(store, 0).evicted == ("k0",)
 
 
 def _use(root: Path, seed: int, until: float, failures: Any) -> None:

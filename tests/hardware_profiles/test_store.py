@@ -1,8 +1,10 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hardware_profiles.store import Entry, Gone, Store
+from hardware_profiles.entry import Entry
+from hardware_profiles.store import Gone, Store
 from spaces.canonical import file_digest
 
 
@@ -26,6 +29,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+WRONG: tuple[dict[str, Any], ...] = (
+    {"seconds": float("nan")},
+    {"seconds": float("inf")},
+    {"seconds": 10**400},
+    {"seconds": "1"},
+    {"created": float("nan")},
+    {"created": None},
+    {"stage": 3},
+    {"checks": []},
+    {"checks": {"parity": float("nan")}},
+)
 NAMES = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(lambda parts: "/".join(parts) + ".f")
 
 
@@ -192,6 +206,7 @@ def test_damage_that_no_time_stamp_tells_is_found_on_distrust(tmp_path: Path) ->
         json.dumps({"key": "k", "stage": "s", "files": {"f": "../../../f"}, "sizes": {"f": 1}, "seconds": 1}),
         json.dumps({"key": "k", "stage": "s", "files": {"f": "0" * 64}, "sizes": {}, "seconds": 1}),
         json.dumps({"key": "k", "stage": "s", "files": 3, "sizes": 3, "seconds": 1}),
+        *(json.dumps({"key": "k", "stage": "s", "files": {}, "sizes": {}, "seconds": 1} | wrong) for wrong in WRONG),
     ],
 )
 def test_a_damaged_entry_is_removed(tmp_path: Path, text: str) -> None:
@@ -199,6 +214,37 @@ def test_a_damaged_entry_is_removed(tmp_path: Path, text: str) -> None:
     store.entry_path("k").write_text(text)
     assert store.get("k") is None
     assert not store.entry_path("k").exists()
+
+
+def folder_with_a_file(path: Path) -> None:
+    path.mkdir()
+    (path / "f").write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    "replace", [folder_with_a_file, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("x")]
+)
+@pytest.mark.parametrize("part", ["blob", "folder", "entry"])
+def test_what_is_no_plain_file_is_built_again(tmp_path: Path, part: str, replace: Callable[[Path], None]) -> None:
+    store = Store(tmp_path / "store")
+    entry = stored(store, tmp_path, "k", {"f": b"data"})
+    blob = store.blob_path(entry.files["f"])
+    place = {"blob": blob, "folder": blob.parent, "entry": store.entry_path("k")}[part]
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    replace(place)
+    assert store.get("k") is None
+    again = stored(store, tmp_path, "k", {"f": b"data"})
+    assert store.get("k") == again
+    assert blob.read_bytes() == b"data"
+
+
+def test_a_file_is_taken_in_over_what_is_no_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    blob = store.blob_path(stored(store, tmp_path, "one", {"f": b"data"}).files["f"])
+    blob.unlink()
+    folder_with_a_file(blob)
+    entry = stored(store, tmp_path, "two", {"f": b"data"})
+    assert store.get("two") == entry
 
 
 def test_a_file_is_read_once_however_often_it_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,4 +109,5 @@ def test_an_output_that_takes_no_more_ends_in_a_sentence() -> None:
             [VLMFRONT, "schema", "space"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["vlmfront: a file: No space left on device; nothing that was finished is lost."]
+    said = "the disk of the run, the store or the output: No space left on device; nothing that was finished is lost."
+    assert done.stderr.splitlines() == [f"vlmfront: {said}"]
