@@ -66,10 +66,7 @@ def load_space(path: Path, axes: Sequence[Axis] | None = None) -> Space:
     if not isinstance(given, dict) or not given:
         raise BadInput(f"{path}: axes: a mapping of axes to knobs is expected.")
     refuse_unknown(given, by_name, f"{path}: axes")
-    knobs: list[Knob] = []
-    for axis in axes:
-        if axis.name in given:
-            knobs += _axis_knobs(given[axis.name], axis, str(path))
+    knobs = [one for axis in axes if axis.name in given for one in _axis_knobs(given[axis.name], axis, str(path))]
     if not any(knob.name == "model.path" for knob in knobs):
         raise BadInput(f"{path}: axes.model.path: name at least one model folder.")
     ordered = _in_order(knobs, str(path))

@@ -168,6 +168,13 @@ _THOUSANDTHS = {"low": 0, "high": 0.9, "step": 0.001}
         {"pruning": dict.fromkeys(_SHARES, _FINE) | {"importance": ["weights", "activations"]}},
         {"pruning": {"importance": {"choices": ["activations"], "when": {"pruning.ffn": [0.9]}}}
          | dict.fromkeys(_SHARES, _THOUSANDTHS)},
+        {
+            "pruning": dict.fromkeys(_SHARES, _THOUSANDTHS | {"high": 0.1}),
+            "tuning": {"method": ["none", "lora"], "steps": {"low": 1, "high": 100_000}, "rate": {"low": 0, "high": 1, "step": 0.1}},
+            "visual_tokens": {"keep": {"low": 0.1, "high": 1.0, "step": 0.001}},
+            "quantization": {"weights": ["fp16", "int8", "int4"], "vision": ["fp16", "int8"], "mode": ["sym", "asym"]},
+            "runtime": {"threads": {"low": 1, "high": 4}},
+        },
         {"tuning": {"method": ["none", "lora", "full"], "steps": {"low": 1, "high": 100_000}, "rank": [4, 8, 16]}},
         {"pruning": {"ffn": _FINE}, "quantization": {"weights": "int4"}},
         {"pruning": {"ffn": _THOUSANDTHS, "heads": _THOUSANDTHS | {"high": 0.1}}, "quantization": {"weights": "int4"}},
