@@ -170,7 +170,8 @@ _THOUSANDTHS = {"low": 0, "high": 0.9, "step": 0.001}
          | dict.fromkeys(_SHARES, _THOUSANDTHS)},
         {
             "pruning": dict.fromkeys(_SHARES, _THOUSANDTHS | {"high": 0.1}),
-            "tuning": {"method": ["none", "lora"], "steps": {"low": 1, "high": 100_000}, "rate": {"low": 0, "high": 1, "step": 0.1}},
+            "tuning": {"method": ["none", "lora"]} | {
+                "steps": {"low": 1, "high": 100_000}, "rate": {"low": 0, "high": 1, "step": 0.1}},
             "visual_tokens": {"keep": {"low": 0.1, "high": 1.0, "step": 0.001}},
             "quantization": {"weights": ["fp16", "int8", "int4"], "vision": ["fp16", "int8"], "mode": ["sym", "asym"]},
             "runtime": {"threads": {"low": 1, "high": 4}},
