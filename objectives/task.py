@@ -121,20 +121,24 @@ def read_splits(task: Task, splits: Sequence[str]) -> dict[str, tuple[Sample, ..
 
     Raises:
         BadInput: as there, and for an id that two of the splits share: what a choice was made on must not judge it.
-            Rows that their set gives no id are told apart by image and question.
+            So must no image (by its bytes) with its question, whatever the ids.
     """
     sets: dict[str, tuple[Sample, ...]] = {}
-    owner: dict[tuple[str, ...], str] = {}
+    owner: dict[tuple[str, ...], tuple[str, str]] = {}
+    images: dict[Path, str] = {}
     for split in splits:
         sets[split] = read_split(task, split)
-        for number, sample in enumerate(sets[split], start=1):
-            unnamed = sample.id == f"{split}-{number}"
-            key = (str(sample.image.resolve()), sample.question) if unnamed else (sample.id,)
-            if owner.setdefault(key, split) != split:
-                what = f"the row {sample.id!r} (its image and question)" if unnamed else f"id {sample.id!r}"
-                raise BadInput(
-                    f"{task.splits[split]}: {what} is also in the {owner[key]} split; splits must not share rows."
-                )
+        for sample in sets[split]:
+            if sample.image not in images:
+                images[sample.image] = file_digest(sample.image)
+            content = (images[sample.image], sample.question)
+            for key, what in (((sample.id,), "id"), (content, "the image with the question of row")):
+                other, other_id = owner.setdefault(key, (split, sample.id))
+                if other != split:
+                    raise BadInput(
+                        f"{task.splits[split]}: {what} {sample.id!r} is also in the {other} split "
+                        f"({task.splits[other]}, row {other_id!r}); splits must not share rows."
+                    )
     return sets
 
 

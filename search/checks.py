@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -62,13 +63,15 @@ def refuse_missing_splits(space: Space, splits: Mapping[str, object], task: Path
 def splits_read(space: Space) -> set[str]:
     """What the stages of the space's candidates read: of each axis, of its first ``COUNTED`` combinations of values.
 
+    Of a range count both ends, the middle and what conditions name; of listed numbers as many.
+
     Raises:
         BadInput: an axis breaks when it is asked.
     """
     found: set[str] = set()
     for axis in space.axes:
         names = [knob.name for knob in space.knobs if knob.name.startswith(f"{axis.name}.")]
-        for assignment in islice(space.together(names), COUNTED):
+        for assignment in islice(space.together(names, partial(space.walked, most=3)), COUNTED):
             try:
                 found.update(stage_reads(axis, space.with_defaults(assignment, axis.name)) or ())
             except StageFailed as error:

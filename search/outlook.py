@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from hardware_profiles.profile import Profile
@@ -10,7 +11,7 @@ from spaces.canonical import canonical_json
 from spaces.estimate import CACHE_BYTES, Choices, Estimate, estimate
 from spaces.knobs import Choices as Listed
 from spaces.legality import shapes
-from spaces.space import COUNTED, Space, grid
+from spaces.space import POINTS, Space, each_value, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,24 +29,46 @@ class Setting:
     fits: dict[str, bool]
 
 
-def settings(space: Space, devices: Sequence[Profile]) -> list[Setting]:
-    """The estimate of every model x pruning x quantization x runtime that occurs; the first ``COUNTED`` of them.
+LISTED = 2_000
+"""At most so many settings are estimated."""
+_WALKED = 10_000
+"""Combinations of values that are looked at to count a stage's artifacts."""
+_SAME = {"pruning.importance", "quantization.method"}
+"""Knobs of estimated axes that change no estimate."""
+
+
+def settings(space: Space, devices: Sequence[Profile]) -> tuple[list[Setting], bool]:
+    """The estimate of every model x pruning x quantization x runtime that occurs, and whether that is all of them.
+
+    Where there are more than ``LISTED``, numbers are thinned, evenly and with both ends, until so few are left.
 
     The cache of one image counts with the fewest visual tokens and the narrowest type of the space: a lower bound.
     """
     known = shapes(space)
-    names = [knob.name for knob in space.knobs if knob.name.split(".")[0] in ("model", "pruning", "quantization")]
+    axes = ("model", "pruning", "quantization")
+    names = [knob.name for knob in space.knobs if knob.name.split(".")[0] in axes and knob.name not in _SAME]
     least = {"visual_tokens.keep": _least(space, "visual_tokens", "keep")}
     least["runtime.kv_cache_precision"] = _least(space, "runtime", "kv_cache_precision")
     found = []
-    for values in islice(space.together([*names, "runtime.name"]), COUNTED):
+    combinations, whole = _thinned(space, [*names, "runtime.name"])
+    for values in combinations:
         model = str(values["model.path"])
         choices: Choices = {axis.name: space.with_defaults({**least, **values}, axis.name) for axis in space.axes}
         one = estimate(known[model], choices)
         fits = {device.name: one.memory_bytes <= device.memory_bytes for device in devices}
         shown = {name: value for name, value in values.items() if name != "model.path"}
         found.append(Setting(model=model, knobs=shown, estimate=one, fits=fits))
-    return found
+    return found, whole
+
+
+def _thinned(space: Space, names: Sequence[str]) -> tuple[list[dict[str, Value]], bool]:
+    for most in (POINTS, 17, 9, 5, 3, 2):
+        found = list(islice(space.together(names, partial(spread, most=most)), LISTED + 1))
+        if len(found) <= LISTED:
+            break
+    walked = [(len(spread(knob, most)), knob) for knob in space.knobs if knob.name in names]
+    whole = all(number == (len(knob.values) if isinstance(knob, Listed) else knob.count) for number, knob in walked)
+    return found[:LISTED], whole and len(found) <= LISTED
 
 
 def distinct(found: Sequence[Setting]) -> list[Setting]:
@@ -65,9 +88,10 @@ def distinct(found: Sequence[Setting]) -> list[Setting]:
 def builds(space: Space) -> dict[str, int | None]:
     """How many different artifacts each stage makes over the whole space: candidates that agree up to it share one.
 
-    Null where there are more than ``COUNTED``; of a continuous knob only the two ends count.
+    Null where there are too many to count; of a continuous knob only the two ends count.
     """
     counts: dict[str, int | None] = {}
+    countable = True
     for index, axis in enumerate(space.axes):
         upto = space.axes[: index + 1]
         names = [
@@ -76,14 +100,18 @@ def builds(space: Space) -> dict[str, int | None]:
             for one in upto
             if knob.name.startswith(f"{one.name}.") and not one.domains[knob.name.split(".", 1)[1]].bound
         ]
-        made = set()
-        for values in space.together(names):
-            if axis.changes(space.with_defaults(values, axis.name)):
-                made.add(_prefix(space, upto, values))
-            if len(made) > COUNTED:
-                break
-        if made:
-            counts[axis.name] = len(made) if len(made) <= COUNTED else None
+        if countable:
+            walked = list(islice(space.together(names, each_value), _WALKED + 1))
+            countable = len(walked) <= _WALKED
+        if countable:
+            changing = (one for one in walked if axis.changes(space.with_defaults(one, axis.name)))
+            if made := {_prefix(space, upto, values) for values in changing}:
+                counts[axis.name] = len(made)
+            continue
+        own = [name for name in names if name.startswith(f"{axis.name}.")]
+        some = islice(space.together(own, partial(space.walked, most=3)), _WALKED)
+        if any(axis.changes(space.with_defaults(values, axis.name)) for values in some):
+            counts[axis.name] = None
     return counts
 
 
@@ -102,7 +130,7 @@ def _least(space: Space, axis: str, name: str) -> Value:
     default = space.with_defaults({}, axis)[name]
     if knob is None:
         return default
-    values = (*grid(knob), default) if knob.others else grid(knob)
+    values = (*spread(knob, 2), default) if knob.others else spread(knob, 2)
     return min(values, key=lambda value: CACHE_BYTES[str(value)] if isinstance(value, str) else value)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = 40
 """Lines of a table for people; ``--json`` has all."""
+_THINNED = "The space has more settings than are estimated; of numbers a few stand for all, both ends among them."
 
 space_app = typer.Typer(help="Look at a search space before anything is built.", no_args_is_help=True)
 SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The space file.")]
@@ -119,18 +120,20 @@ def estimate_command(
         devices = (local(), *built_in())
     else:
         devices = (local() if device == "local" else load_profile(Path(device)),)
-    found, stages = settings(space, devices), builds(space)
+    (found, whole), stages = settings(space, devices), builds(space)
     if as_json:
         rows = [asdict(one) | {"memory_bytes": one.estimate.memory_bytes} for one in found]
         names = [{"name": one.name, "memory_bytes": one.memory_bytes, "source": one.source} for one in devices]
-        whole = {"space": str(path), "candidates": space.count, "builds": stages, "devices": names, "settings": rows}
-        print(json.dumps(whole))
+        head = {"space": str(path), "candidates": space.count, "builds": stages, "devices": names}
+        print(json.dumps(head | {"settings": rows, "notes": [] if whole else [_THINNED]}))
         return
     console = Console()
     shown = distinct(found)
     console.print(_estimate_table(shown[:SHOWN]))
     if len(shown) > SHOWN:
         console.print(f"The first {SHOWN} of {len(shown):,} lines; --json has all.", highlight=False)
+    if not whole:
+        console.print(f"Note: {_THINNED}", style="yellow", highlight=False, soft_wrap=True)
     count = f"{space.count:,} candidates" if space.count is not None else "Candidates without number"
     shared = ", ".join(f"{name} {_count(number)}" for name, number in stages.items())
     console.print(f"{count}; different artifacts to build, by stage: {shared}.", highlight=False, soft_wrap=True)
@@ -217,7 +220,7 @@ def _value(value: object) -> str:
 
 
 def _count(number: int | None) -> str:
-    return f"{number:,}" if number is not None else "more than 100,000"
+    return f"{number:,}" if number is not None else "too many to count"
 
 
 def _plural(count: int, noun: str) -> str:

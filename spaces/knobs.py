@@ -8,6 +8,8 @@ from typing import TypeAlias
 from spaces.axes import Value
 
 Condition: TypeAlias = Mapping[str, tuple[Value, ...]]
+MOST_VALUES = 1_000_000
+"""Of a range with a step, or of whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,22 +4,25 @@ A rule is asked about every combination of the knobs it names that can occur tog
 refused as a whole before anything is built. What one axis says of its own values is in that axis's file.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from spaces.axes import Value
-from spaces.axes.quantization_rules import illegal
+from spaces.axes.quantization_rules import GROUP_SIZES, illegal
 from spaces.axes.resolution import resizing_problem
 from spaces.errors import BadInput
 from spaces.estimate import Choices
-from spaces.knobs import Choices as Listed
-from spaces.knobs import Knob
+from spaces.knobs import Knob, one_of
 from spaces.pruned import pruned_towers
 from spaces.shape import Shape, Tower, read_shape
-from spaces.space import Space, grid
+from spaces.space import Space, each_value, grid
 
-_POINTS = 33
-"""Of a continuous knob so many values are tried, evenly spread with both ends."""
+_SHARES = 513
+"""Points of a range of shares: closer than one step of 64 channels in FFNs of up to 36,000."""
+_LARGEST_GROUP = max(GROUP_SIZES)
+
+_CUTS = ("pruning.ffn", "pruning.heads", "pruning.vision_ffn", "pruning.vision_heads")
 
 Rule: TypeAlias = Callable[[Shape, Choices], str | None]
 """Null, or a sentence that begins with the knob at fault, in full, and ends with the cure."""
@@ -32,8 +35,15 @@ def refuse_illegal(space: Space) -> None:
         BadInput: for the first such combination, naming knob, model and what would do.
     """
     known = shapes(space)
+    shares = {name: _told_apart(space, name, known) for name in _CUTS}
+
+    def values(knob: Knob) -> Iterable[Value]:
+        if knob.name == "model.image_size":
+            return each_value(knob)  # Few: of a range, the first that does not fit ends the walk.
+        return shares[knob.name] if knob.name in shares else space.walked(knob)
+
     for names, rule in RULES:
-        for found in space.together(("model.path", *names), _values):
+        for found in space.together(("model.path", *names), values):
             model = str(found["model.path"])
             choices = {axis.name: space.with_defaults(found, axis.name) for axis in space.axes}
             if objection := rule(known[model], choices):
@@ -58,11 +68,24 @@ def idle(space: Space) -> tuple[Knob, ...]:
     return tuple(knob for knob in space.knobs if all(knob.name not in found for found in space.together([knob.name])))
 
 
-def _values(knob: Knob) -> tuple[Value, ...]:
-    if isinstance(knob, Listed) or knob.count is not None:
-        return grid(knob)
-    step = (knob.high - knob.low) / (_POINTS - 1)
-    return tuple(knob.low + index * step for index in range(_POINTS))
+def _told_apart(space: Space, name: str, known: Mapping[str, Shape]) -> tuple[Value, ...]:
+    """The shares of one pruning knob that leave widths which other groups divide, one of each kind.
+
+    A knob's share changes one row length alone, so that kinds of two knobs can be combined.
+    """
+    knob = space.knob(name)
+    if knob is None:
+        return ()
+    named = space.named(knob)
+    first: dict[tuple[Value | None, ...], Value] = {}
+    for share in space.walked(knob, _SHARES):
+        kind = [share if one_of(share, named) else None]
+        for shape in known.values():
+            left = pruned_towers(shape, {name.removeprefix("pruning."): share})
+            rows = (*row_widths(left.language), *row_widths(left.vision))
+            kind += [math.gcd(row, _LARGEST_GROUP) for row in rows]
+        first.setdefault(tuple(kind), share)
+    return tuple(first.values())
 
 
 def _sentence(space: Space, model: str, found: Mapping[str, Value], objection: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from spaces.axes import Axis, Domain, Value
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Clause, Knob, Range, Term, contains, one_of
+from spaces.knobs import MOST_VALUES, Choices, Clause, Knob, Range, Term, contains, one_of
 from spaces.plugins import available
 from spaces.space import Space
 from spaces.strict_yaml import MOST_CHARACTERS, parse_yaml
@@ -66,13 +66,13 @@ def load_space(path: Path, axes: Sequence[Axis] | None = None) -> Space:
     if not isinstance(given, dict) or not given:
         raise BadInput(f"{path}: axes: a mapping of axes to knobs is expected.")
     refuse_unknown(given, by_name, f"{path}: axes")
-    knobs: list[Knob] = []
-    for axis in axes:
-        if axis.name in given:
-            knobs += _axis_knobs(given[axis.name], axis, str(path))
+    knobs = [one for axis in axes if axis.name in given for one in _axis_knobs(given[axis.name], axis, str(path))]
     if not any(knob.name == "model.path" for knob in knobs):
         raise BadInput(f"{path}: axes.model.path: name at least one model folder.")
-    return Space(tuple(axes), _in_order(knobs, str(path)), path.parent, str(path), tuple(plugins))
+    ordered = _in_order(knobs, str(path))
+    if any(knob.name == "model.path" and knob.when for knob in ordered):
+        raise BadInput(f"{path}: axes.model.path.when: every candidate has a model; leave the condition out.")
+    return Space(tuple(axes), ordered, path.parent, str(path), tuple(plugins))
 
 
 def refuse_unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -> None:
@@ -234,6 +234,8 @@ def _range(given: dict[str, Any], name: str, domain: Domain, when: dict[str, tup
         raise BadInput(f"{where}.log: true or false; on a log scale low is above 0 and there is no step.")
     if domain.kind == "int" and step is not None and step != int(step):
         raise BadInput(f"{where}.step: a whole number is expected, not {step!r}.")
+    if (step is not None or domain.kind == "int") and (high - low) / (step or 1) >= MOST_VALUES:
+        raise BadInput(f"{where}: more than {MOST_VALUES:,} values; take a larger step or a narrower range.")
     return Range(name=name, low=low, high=high, step=step, log=log, integer=domain.kind == "int", when=when)
 
 
@@ -282,7 +284,7 @@ def _in_order(knobs: list[Knob], source: str) -> tuple[Knob, ...]:
                 cure = f"; did you mean {near[0]}?" if near else "."
                 raise BadInput(f"{where}: {name!r} is no knob of this space{cure}")
             for value in values:
-                if not _possible(by_name[name], value):
+                if not (isinstance(value, bool | int | float | str) and contains(by_name[name], value)):
                     raise BadInput(f"{where}: {name} never is {value!r} in this space.")
     try:
         order = list(TopologicalSorter({knob.name: sorted(knob.others) for knob in knobs}).static_order())
@@ -293,7 +295,3 @@ def _in_order(knobs: list[Knob], source: str) -> tuple[Knob, ...]:
     for name in order:
         depth[name] = 1 + max((depth[other] for other in by_name[name].others), default=0)
     return tuple(sorted(knobs, key=lambda knob: (depth[knob.name], listed.index(knob.name))))
-
-
-def _possible(knob: Knob, value: Any) -> bool:
-    return isinstance(value, bool | int | float | str) and contains(knob, value)

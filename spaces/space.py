@@ -9,10 +9,12 @@ from spaces.axes import Axis, Value
 from spaces.candidate import Candidate
 from spaces.canonical import canonical_json, digest
 from spaces.errors import BadInput
-from spaces.knobs import Choices, Knob, contains, describe, one_of
+from spaces.knobs import Choices, Knob, Range, contains, describe, one_of, same
 
 COUNTED = 100_000
 """Spaces with more candidates than this are not listed whole."""
+POINTS = 33
+"""Where combinations are walked, so many values of a range stand for all, evenly spread with both ends."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,15 @@ class Space:
                 knob = self.knobs[index]
                 if not knob.counts(assignment):
                     known[state] = completions(index + 1, assignment)
-                elif any(knob.name in later.others for later in self.knobs[index + 1 :]):
-                    values = grid(knob)
-                    known[state] = sum(completions(index + 1, {**assignment, knob.name: value}) for value in values)
                 else:
-                    known[state] = len(grid(knob)) * completions(index + 1, assignment)
+                    # Values that no condition names have equally many completions.
+                    named = [value for value in self.named(knob) if isinstance(knob, Choices) or _listed(knob, value)]
+                    number = len(knob.values) if isinstance(knob, Choices) else knob.count or 0
+                    ways = [completions(index + 1, {**assignment, knob.name: value}) for value in named]
+                    other = next((value for value in each_value(knob) if not one_of(value, tuple(named))), None)
+                    if other is not None:
+                        ways.append((number - len(named)) * completions(index + 1, {**assignment, knob.name: other}))
+                    known[state] = sum(ways)
             return known[state]
 
         return completions(0, {})
@@ -85,28 +91,49 @@ class Space:
 
     def candidates(self) -> Iterator[Candidate]:
         """Every candidate of a space without continuous knobs, in listing order."""
-        return (Candidate(assignment) for assignment in _listing(self.knobs, grid))
+        return (Candidate(assignment) for assignment in _listing(self.knobs, each_value))
 
     def together(
-        self, names: Iterable[str], values: Callable[[Knob], tuple[Value, ...]] | None = None
+        self, names: Iterable[str], values: Callable[[Knob], Iterable[Value]] | None = None
     ) -> Iterator[dict[str, Value]]:
         """Every combination of values in which these knobs occur together in some candidate, each once.
 
         Knobs that do not count, or that the space does not list, are left out of a combination. ``values`` gives what
-        is listed of a knob; if not given, `grid`.
+        is listed of a knob; if not given, `walked`.
         """
         wanted = set(names)
         relevant = set(wanted)
         for knob in reversed(self.knobs):
             if knob.name in relevant:
                 relevant.update(knob.others)
+
+        def listed(knob: Knob) -> Iterable[Value]:
+            return (values or self.walked)(knob) if knob.name in wanted else self._told_apart(knob)
+
         seen = set()
-        for assignment in _listing(tuple(knob for knob in self.knobs if knob.name in relevant), values or grid):
+        for assignment in _listing(tuple(knob for knob in self.knobs if knob.name in relevant), listed):
             found = {name: value for name, value in assignment.items() if name in wanted}
             key = tuple((name, isinstance(value, bool), value) for name, value in found.items())
             if key not in seen:
                 seen.add(key)
                 yield found
+
+    def walked(self, knob: Knob, most: int = POINTS) -> tuple[Value, ...]:
+        """`spread` values of a knob, and those that conditions of other knobs name."""
+        values = spread(knob, most)
+        return (*values, *(value for value in self.named(knob) if not one_of(value, values)))
+
+    def named(self, knob: Knob) -> tuple[Value, ...]:
+        """The values of a knob that conditions of other knobs name, each once."""
+        terms = (term for other in self.knobs for clause in other.conditions for term in clause)
+        values = (value for term in terms if term.name == knob.name for value in term.values)
+        return tuple(dict.fromkeys(value for value in values if contains(knob, value)))
+
+    def _told_apart(self, knob: Knob) -> tuple[Value, ...]:
+        """The values of a knob that conditions name, and one that none does."""
+        named = self.named(knob)
+        other = next((value for value in each_value(knob) if not one_of(value, named)), None)
+        return named if other is None else (*named, other)
 
     def candidate(self, assignment: Mapping[str, Value]) -> Candidate:
         """The candidate for an assignment.
@@ -161,7 +188,7 @@ class Space:
                     f"there are {', '.join(sorted(capabilities))}."
                 )
         for name in sorted({name for known in capabilities.values() for name in known}):
-            for found in self.together(("runtime.name", name)):
+            for found in self.together(("runtime.name", name), each_value):
                 runtime = found.get("runtime.name", runtime_axis.domains["name"].default)
                 allowed = capabilities[str(runtime)].get(name)
                 if allowed is not None and name in found and not one_of(found[name], allowed):
@@ -183,16 +210,46 @@ class Space:
 
 def grid(knob: Knob) -> tuple[Value, ...]:
     """The knob's values; for a continuous range its two ends."""
+    return tuple(each_value(knob))
+
+
+def each_value(knob: Knob) -> Iterator[Value]:
+    """The values of `grid`, one at a time."""
     if isinstance(knob, Choices):
-        return knob.values
+        yield from knob.values
+    else:
+        count = 2 if knob.count is None else knob.count
+        yield from (_at(knob, index) for index in range(count))
+
+
+def spread(knob: Knob, most: int) -> tuple[Value, ...]:
+    """At most so many numbers of a knob (two or more), evenly spread with both ends; every value of other choices."""
+    if isinstance(knob, Choices):
+        numbers = sorted(
+            value for value in knob.values if isinstance(value, int | float) and not isinstance(value, bool)
+        )
+        if len(knob.values) <= most or len(numbers) < len(knob.values):
+            return knob.values
+        return tuple(numbers[round(index * (len(numbers) - 1) / (most - 1))] for index in range(most))
     if knob.count is None:
-        return (knob.low, knob.high)
-    step = knob.step or 1
-    values = [knob.low + index * step for index in range(knob.count)]
-    return tuple(int(value) for value in values) if knob.integer else tuple(values)
+        return tuple(knob.low + index * (knob.high - knob.low) / (most - 1) for index in range(most))
+    count = min(most, knob.count)
+    return tuple(_at(knob, round(index * (knob.count - 1) / max(1, count - 1))) for index in range(count))
 
 
-def _listing(knobs: tuple[Knob, ...], values: Callable[[Knob], tuple[Value, ...]]) -> Iterator[dict[str, Value]]:
+def _at(knob: Range, index: int) -> Value:
+    if knob.count is None:
+        return knob.high if index else knob.low
+    value = knob.low + index * (knob.step or 1)
+    return int(value) if knob.integer else value
+
+
+def _listed(knob: Range, value: Value) -> bool:
+    """Whether a value that the range contains is on its grid to the last bit."""
+    return same(_at(knob, round((float(value) - knob.low) / (knob.step or 1))), value)
+
+
+def _listing(knobs: tuple[Knob, ...], values: Callable[[Knob], Iterable[Value]]) -> Iterator[dict[str, Value]]:
     """Every assignment of the knobs that counts, the last knob varying fastest."""
 
     def extend(assignment: dict[str, Value], index: int) -> Iterator[dict[str, Value]]:

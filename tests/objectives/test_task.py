@@ -178,6 +178,21 @@ def test_splits_must_not_share_ids(folder: Path) -> None:
         read_splits(task, ["search", "holdout"])
 
 
+def test_splits_must_not_share_rows_under_other_ids(folder: Path) -> None:
+    task = load_task(folder / "task.yaml")
+    first = read_split(task, "search")[0]
+    shutil.copy(first.image, folder / "data" / "copy.png")
+    copy = row(2) | {"id": "other", "image": "copy.png"}
+    write(folder, "holdout", [copy | {"question": first.question}])
+    with pytest.raises(BadInput) as refused:
+        read_splits(task, ["search", "holdout"])
+    assert "\n" not in str(refused.value)
+    for word in ("holdout.jsonl", "'other'", "search.jsonl", repr(first.id)):
+        assert word in str(refused.value)
+    write(folder, "holdout", [copy | {"question": "another one ?"}])
+    read_splits(task, ["search", "holdout"])
+
+
 def test_digest_is_of_content_not_of_place(folder: Path, tmp_path: Path) -> None:
     def digest(at: Path) -> str:
         return split_digest(read_split(load_task(at / "task.yaml"), "search"))

@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,49 @@ def test_every_verb_has_help_with_an_example(verb: str, call: Call) -> None:
     assert code == 0
     assert f"Example: vlmfront space {verb}" in out
     assert "--json" in out
+
+
+_SHARES = ("ffn", "heads", "layers", "vision_ffn", "vision_heads", "vision_layers")
+_FINE = {"low": 0, "high": 0.9, "step": 1.0e-6}
+_THOUSANDTHS = {"low": 0, "high": 0.9, "step": 0.001}
+
+
+@pytest.mark.parametrize("verb", ["check", "list", "estimate"])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"pruning": {share: [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6] for share in _SHARES}},
+        {"pruning": dict.fromkeys(_SHARES, _FINE) | {"importance": ["weights", "activations"]}},
+        {"pruning": {"importance": {"choices": ["activations"], "when": {"pruning.ffn": [0.9]}}}
+         | dict.fromkeys(_SHARES, _THOUSANDTHS)},
+        {
+            "pruning": dict.fromkeys(_SHARES, _THOUSANDTHS | {"high": 0.1}),
+            "tuning": {"method": ["none", "lora"]} | {
+                "steps": {"low": 1, "high": 100_000}, "rate": {"low": 0, "high": 1, "step": 0.1}},
+            "visual_tokens": {"keep": {"low": 0.1, "high": 1.0, "step": 0.001}},
+            "quantization": {"weights": ["fp16", "int8", "int4"], "vision": ["fp16", "int8"], "mode": ["sym", "asym"]},
+            "runtime": {"threads": {"low": 1, "high": 4}},
+        },
+        {"tuning": {"method": ["none", "lora", "full"], "steps": {"low": 1, "high": 100_000}, "rank": [4, 8, 16]}},
+        {"pruning": {"ffn": _FINE}, "quantization": {"weights": "int4"}},
+        {"pruning": {"ffn": _THOUSANDTHS, "heads": _THOUSANDTHS | {"high": 0.1}}, "quantization": {"weights": "int4"}},
+    ],
+)  # fmt: skip
+def test_large_spaces_are_looked_at_in_seconds(axes: dict[str, Any], verb: str, call: Call, space: Path) -> None:
+    call("space", "check", space)  # imports
+    edit(space, **{"quantization": {"weights": ["fp16", "int8"]}} | axes)
+    began = time.process_time()
+    code, out, _ = call("space", verb, space, "--json")
+    assert time.process_time() - began < 3
+    assert code == 0
+    if verb == "estimate":
+        found = json.loads(out)
+        assert 0 < len(found["settings"]) <= 2_000
+        assert bool(found["notes"]) is ("pruning" in axes)
+
+
+def test_a_step_too_fine_is_refused(call: Call, space: Path) -> None:
+    for step in (5e-324, 1e-18, 8e-7):
+        code, _, message = call("space", "check", edit(space, pruning={"ffn": {"low": 0, "high": 0.9, "step": step}}))
+        assert code == 2
+        assert "axes.pruning.ffn: more than 1,000,000 values" in message

@@ -1,6 +1,7 @@
 """Spaces that some model's shape does not allow are refused as a whole, with what would do."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from spaces.axes import pruning
+from spaces.axes.pruning_shape import kept_width
 from spaces.axes.quantization_rules import illegal
 from spaces.errors import BadInput
 from spaces.legality import RULES, idle, refuse_illegal, shapes
@@ -117,3 +119,16 @@ def test_what_is_legal_divides_every_row(size: int) -> None:
             {"weights": "int4", "vision": "fp16", "projector": "fp16", "group_size": size}, {"weights": rows}
         )
         assert (wrong is None) == all(row % size == 0 for row in rows)
+
+
+def test_odd_widths_between_even_points_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8192 channels each 32nd share leaves a multiple of 256; shares in between leave odd multiples of 64."""
+    wide = shapes(space_of(folder, model={"path": "tiny"}))["tiny"]
+    tower = replace(wide.language, width=128, heads=2, head_dim=64, ffn=8192)
+    monkeypatch.setattr("spaces.legality.read_shape", lambda _: replace(wide, language=tower))
+    axes: dict[str, Any] = {"model": {"path": "tiny"}, "quantization": {"weights": "int4", "group_size": 128}}
+    assert all(kept_width(8192, 0.5 * point / 32) % 128 == 0 for point in range(33))
+    for ffn in ({"low": 0.0, "high": 0.5}, {"low": 0.0, "high": 0.5, "step": 0.001}):
+        assert "128 does not divide" in refusal(space_of(folder, **axes, pruning={"ffn": ffn}))
+    refuse_illegal(space_of(folder, **axes, pruning={"ffn": {"low": 0.0, "high": 0.5, "step": 1 / 64}}))
+    refuse_illegal(space_of(folder, **axes, pruning={"ffn": {"low": 0.0, "high": 0.003}}))

@@ -116,6 +116,10 @@ def test_the_id_is_that_of_the_content_not_of_the_spelling(tmp_path: Path) -> No
             },
             ["circle"],
         ),
+        (
+            {"model": {"path": {"choices": ["a"], "when": {"prompt.hint": [True]}}}, "prompt": {"hint": [True]}},
+            ["axes.model.path.when", "every candidate has a model"],
+        ),
     ],
 )
 def test_a_bad_space_is_refused_in_one_sentence(tmp_path: Path, axes: Any, words: list[str]) -> None:
@@ -186,3 +190,26 @@ def test_the_json_schema_names_every_knob() -> None:
     schema = json_schema(builtin())
     for axis in builtin():
         assert set(schema["properties"]["axes"]["properties"][axis.name]["properties"]) == set(axis.domains)
+
+
+@pytest.mark.parametrize("named", [[0.0], [0.25, 0.5], [0.3]])
+def test_the_count_of_a_stepped_range_with_conditions_is_that_of_the_listing(
+    tmp_path: Path, named: list[float]
+) -> None:
+    pruning = {"ffn": {"low": 0.0, "high": 0.75, "step": 0.05 if named == [0.3] else 0.25}}
+    hint = {"choices": [True, False], "when": {"pruning.ffn": named}}
+    pruning["importance"] = ["weights", "activations"]  # type: ignore[assignment]
+    space = space_of(tmp_path, {"model": {"path": ["a"]}, "pruning": pruning, "prompt": {"hint": hint}})
+    candidates = [one.id for one in space.candidates()]
+    assert space.count == len(candidates) == len(set(candidates))
+
+
+def test_a_knob_that_many_shares_decide_is_walked_once_for_each_outcome(tmp_path: Path) -> None:
+    shares = {name: {"low": 0.0, "high": 0.9, "step": 0.001} for name in ("ffn", "heads", "layers", "vision_ffn")}
+    pruning = shares | {"importance": ["weights", "activations"]}
+    space = space_of(tmp_path, {"model": {"path": ["a"]}, "pruning": pruning})
+    found = list(space.together(["pruning.importance"]))
+    assert sorted(map(str, found)) == sorted(
+        map(str, [{}, *({"pruning.importance": i} for i in pruning["importance"])])
+    )
+    assert space.count == 2 * 901**4 - 1
