@@ -18,7 +18,7 @@ from hardware_profiles.bundle import Bundle, Execution
 from hardware_profiles.messages import Answer, Timing
 from hardware_profiles.runtimes import Question
 from hardware_profiles.runtimes.openvino_batch import BatchedEngine
-from hardware_profiles.runtimes.openvino_graphs import check_pins
+from hardware_profiles.runtimes.openvino_graphs import batchable, check_pins
 from spaces.errors import BadInput
 from spaces.fitting import Fit, fitted
 from spaces.signal_stack import kept_signal_stack
@@ -130,10 +130,10 @@ class OpenVINOSession:
 
     @kept_signal_stack()
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
-        """See ``Session.answer_many``. Models without a batched engine are asked one by one."""
+        """See ``Session.answer_many``. What has no batched engine is asked one by one, a quantized KV cache also."""
         from hardware_profiles.runtimes.openvino_draft import DraftingEngine
 
-        if self._batched is None and BatchedEngine.fits(self._folder):
+        if self._batched is None and batchable(self._pins) and BatchedEngine.fits(self._folder):
             self._batched = DraftingEngine(
                 self._folder, self._fit, self._pins, self._pipeline.get_tokenizer(), self._config
             )

@@ -7,7 +7,6 @@ Prompts that begin alike, with the same examples, share what the language model 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ class BatchedEngine:
         self._graphs = Graphs(folder, fit, pins, tokenizer, config)
         self._prefixes = Prefixes(self._graphs, fit)
         self._seen = SeenImages(self._graphs)
-        self._padded = pins["KV_CACHE_PRECISION"] != "u8"  # padding is not finite in a quantized cache
         self._fit = fit
 
     @staticmethod
@@ -93,7 +91,7 @@ class BatchedEngine:
     def _batches(
         self, rows: Sequence[int], questions: Sequence[Question], prompts: Sequence[Ids], prefix: Prefix | None
     ) -> list[Sequence[int]]:
-        """Rows of like length together (of one length where there can be no padding), as many as memory allows."""
+        """Rows of like length together, as many as memory allows."""
         extra, past, shared = self._graphs.visual_tokens, 0, 0
         if prefix:
             past, shared = prefix.length, len(prefix.ids)
@@ -104,8 +102,7 @@ class BatchedEngine:
         order = sorted(rows, key=lengths.__getitem__)
         longest = lengths[order[-1]]
         size = min(LANGUAGE_BATCH, LANGUAGE_TOKENS // longest, HELD_TOKENS // (past + longest))
-        alike = [order] if self._padded else [list(rows) for _, rows in groupby(order, key=lengths.__getitem__)]
-        return [chosen for rows in alike for chosen in batches(rows, max(1, size))]
+        return list(batches(order, max(1, size)))
 
     def _see(self, questions: Sequence[Question], prefix: Prefix | None) -> list[list[Floats]]:
         """Visual tokens of every image of each question, those of a shared beginning left out."""

@@ -207,6 +207,11 @@ class Graphs:
             state.state = ov.Tensor(np.repeat(kept, batch, axis=0))
 
 
+def batchable(pins: Mapping[str, Any]) -> bool:
+    """Whether several rows may share a batch: with a u8 cache OpenVINO 2026.4 gives logits that are not finite then."""
+    return bool(pins["KV_CACHE_PRECISION"] != "u8")
+
+
 def as_text(value: Any) -> str:
     """A compiled model's property as GenAI's report prints it: ``f32`` for an element type."""
     return str(value.to_string() if hasattr(value, "to_string") else value)

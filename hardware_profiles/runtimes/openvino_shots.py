@@ -12,7 +12,7 @@ from hardware_profiles.bundle import Bundle
 from hardware_profiles.messages import Answer, Timing
 from hardware_profiles.runtimes import Question
 from hardware_profiles.runtimes.chat import chat, check_length
-from hardware_profiles.runtimes.openvino_graphs import Graphs
+from hardware_profiles.runtimes.openvino_graphs import Graphs, batchable
 from hardware_profiles.runtimes.openvino_prefixes import Prefixes
 from spaces.errors import BadInput
 from spaces.fitting import Fit, fitted
@@ -91,6 +91,9 @@ class FewShotSession:
     @kept_signal_stack()
     def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """See ``Session.answer_many``."""
+        if not batchable(self._pins):
+            timings = [self.answer(question) for question in questions]
+            return [Answer(id=timing.id, text=timing.text, tokens=len(timing.token_ms)) for timing in timings]
         from hardware_profiles.runtimes.openvino_draft import DraftingEngine
 
         if self._scoring is None:

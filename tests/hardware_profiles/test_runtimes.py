@@ -283,7 +283,7 @@ def test_the_last_position_is_all_that_the_head_needs(tiny_openvino: Path) -> No
     np.testing.assert_allclose(logits[1][:, -1], logits[0][:, -1], atol=1e-4)
 
 
-def test_a_quantized_cache_is_scored_in_batches_without_padding(sealed: Sealed, requests: tuple[Request, ...]) -> None:
+def test_a_quantized_cache_is_scored_one_by_one(sealed: Sealed, requests: tuple[Request, ...]) -> None:
     session = find("openvino").load(sealed("openvino", kv_cache_precision="u8"))
     questions = [Question(id=r.id, image_HWC=read_image(Path(r.image)), prompt=r.question) for r in requests]
     assert len({len(question.prompt.split()) for question in questions}) > 2
