@@ -1,5 +1,6 @@
 """Fault points of a small search: hit one, look at what is left, go on to the end, and look again."""
 
+import fcntl
 import hashlib
 import json
 import subprocess
@@ -101,6 +102,7 @@ class Points:
         assert len(changes) >= at, f"the search ended after {len(changes)} changes"
         if mode == "kill":
             assert code == -9, (code, said)
+            wait_for_worker(folder)
         else:
             assert code == 1, (code, said)
             assert said.startswith("vlmfront: "), said
@@ -113,6 +115,13 @@ class Points:
         after = finished(folder)
         assert {name: after.get(name) for name in known} == known
         return changes[at - 1], len(known)
+
+
+def wait_for_worker(folder: Path) -> None:
+    """The worker of a killed search is forked here, not started anew, and holds the run's lock until it too is gone."""
+    if (folder / "run" / "lock").exists():
+        with (folder / "run" / "lock").open("r") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def finished(folder: Path) -> dict[str, Any]:
