@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search.config import DEFAULT_STORE, home
+from spaces.telemetry import stop_telemetry
 
 PYTHON = (3, 11)
 _INSTALL = "install the project's lock into an environment of its own: make install"
@@ -182,6 +183,8 @@ def _torch() -> str:
 def _inference() -> str:
     """A matrix product compiled and run on the CPU with pinned settings, compared with NumPy's."""
     import numpy as np
+
+    stop_telemetry()
     import openvino
     from openvino import opset13 as ops
 
@@ -197,6 +200,7 @@ def _inference() -> str:
 
 
 def _genai() -> str:
+    stop_telemetry()
     import openvino_genai
 
     if not hasattr(openvino_genai, "VLMPipeline"):

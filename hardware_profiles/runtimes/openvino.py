@@ -22,6 +22,7 @@ from hardware_profiles.runtimes.openvino_graphs import batchable, check_pins
 from spaces.errors import BadInput
 from spaces.fitting import Fit, fitted
 from spaces.signal_stack import kept_signal_stack
+from spaces.telemetry import stop_telemetry
 
 if TYPE_CHECKING:
     from hardware_profiles.runtimes.openvino_shots import FewShotSession
@@ -49,9 +50,11 @@ class OpenVINORuntime:
     }
 
     def prepare(self) -> None:
+        stop_telemetry()
         import openvino_genai  # noqa: F401
 
     def load(self, bundle: Bundle) -> "OpenVINOSession | FewShotSession":
+        stop_telemetry()
         for name in NEEDED:
             if not (bundle.folder / name).is_file():
                 raise BadInput(f"{bundle.folder / name} is missing, which openvino needs; export the bundle again.")

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from spaces.signal_stack import kept_signal_stack
+from spaces.telemetry import stop_telemetry
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def quiet(*libraries: str) -> Iterator[None]:
     OpenVINO's telemetry does not only phone home: its threads make a conversion several times slower.
     """
     _stay_offline()
-    _stop_telemetry()
+    stop_telemetry()
     with kept_signal_stack(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for library in libraries:
@@ -48,23 +49,6 @@ def _refused(record: logging.LogRecord) -> bool:  # noqa: ARG001
 def _stay_offline() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _stop_telemetry() -> None:
-    try:
-        from openvino_telemetry.utils.opt_in_checker import ConsentCheckResult, OptInChecker
-        from openvino_telemetry.utils.sender import TelemetrySender
-    except ImportError:
-        return
-
-    def declined(*_: Any, **__: Any) -> Any:
-        return ConsentCheckResult.DECLINED
-
-    def unsent(*_: Any, **__: Any) -> None:
-        return None
-
-    OptInChecker.check = declined
-    TelemetrySender.send = unsent
 
 
 def _hide_progress(libraries: set[str]) -> None:
