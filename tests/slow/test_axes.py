@@ -42,7 +42,8 @@ Written by `tests/slow/test_axes.py`, {date}, on commit {commit}: the example's 
 unmodified {plain}, one thread, f32. Each line changes what it names and leaves all other knobs at their
 defaults. Accuracy: exact match on the 512 rows of the search split, half of them in wordings that the model never saw,
 before and after; points with the 95 % interval of the paired difference. Latency and size: against the unmodified
-bundle, timed in a fresh process right before; two measurements of one bundle differ by up to 7 % here. References are
+bundle, timed in a fresh process right before; two measurements of one bundle differ by up to 7 % here, and by far more
+where other work ran meanwhile. References are
 the tests that compare the method's numbers with an independent computation.
 
 """
