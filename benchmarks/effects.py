@@ -10,8 +10,8 @@ import argparse
 import json
 import statistics
 
-from hardware_profiles.client import run_job
-from hardware_profiles.messages import Job, Measurement
+from hardware_profiles.agent.measure import measure
+from hardware_profiles.messages import Job
 from search.evaluate import TIMED_ITEMS
 from search.scoring import requests
 from spaces.axes import Value
@@ -43,8 +43,7 @@ def main() -> None:
         asked = requests(bench.splits["search"][:TIMED_ITEMS])
         for _ in range(rounds):
             for name, bundle in bundles.items():
-                result = run_job(Job(kind="measure", bundle=str(bundle), requests=asked))
-                assert isinstance(result, Measurement)
+                result = measure(Job(kind="measure", bundle=str(bundle), requests=asked))
                 p50[name].append(statistics.median(timing.e2e_ms for timing in result.timings))
     twice = [value for pair in zip(p50["fp16"], p50["fp16 again"], strict=True) for value in pair]
     limit = 2.8 * statistics.stdev(twice) / statistics.mean(twice)

@@ -6,7 +6,7 @@ Both run as bundles through the runner, at f32 arithmetic and one thread, in bat
 import json
 from pathlib import Path
 
-from hardware_profiles.client import run_job
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.messages import Answered, Job
 from search.scoring import requests, score
 from workbench import FAMILY, Workbench, workbench

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.client import run_job
 from hardware_profiles.messages import Answered, Job
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find

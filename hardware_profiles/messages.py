@@ -1,13 +1,19 @@
 """What host, agent and runner say to each other: typed messages, one JSON object a line. Standard library only."""
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 LINE_BYTES = 1 << 20  # of one message, at most
 MOST_UNTIMED = 64  # answers that a runner gives before its work: the check of batches, or the warm-up
-Fault: TypeAlias = Literal["OOM", "CRASH", "TIMEOUT", "INVALID_INPUT", "INVALID_NOISE"]
+Fault: TypeAlias = Literal[
+    "OOM", "CRASH", "TIMEOUT", "INVALID_INPUT", "INVALID_NOISE", "TRANSPORT", "DEVICE_LOST", "STALE_EPOCH"
+]
+"""``OOM``, ``CRASH`` and ``TIMEOUT`` are results about the configuration. ``DEVICE_LOST``, ``TRANSPORT`` and
+``STALE_EPOCH`` are of the way to the device, and say nothing of the configuration."""
+Mode: TypeAlias = Literal["provisional", "finalist"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +38,7 @@ class Job:
         kind: ``answer`` scores: answers every request, in batches, as fast as it can. ``measure`` times: one request
             after another, after warm-up, with memory.
         bundle: path of the bundle's folder.
-        min_answers: ``measure``: least number of timed answers.
+        min_answers: ``measure``: least number of timed answers of each process.
         deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
             speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
         answer_s: seconds that an answer may take on average, so that a runner which speaks without end is killed too.
@@ -102,24 +108,20 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """The result of a ``measure`` job: raw samples, a verdict, and what the runtime says of its own settings.
+class Process:
+    """What one fresh process measured of a bundle: raw samples, and what the runtime says of its own settings.
 
     Attributes:
-        verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
-        reasons: why the verdict is not ``valid``; empty where it is.
-        provisional: one process only (during search).
         load_s: of a warm load: the bundle's files were verified just before, so they come from the page cache.
+        first_ms: the first answer after loading.
+        warmup_answers: untimed answers before the timed ones.
         memory_peak_bytes, memory_baseline_bytes: VmHWM of the runner, and its resident size before the bundle loaded.
             VmHWM is of this process alone; a control group's peak also counts the page cache of the files that were
             verified, and whatever else runs in the group.
-        energy_j: joules per answer above idle; null where there is no reading.
-        energy_source: where ``energy_j`` comes from, or why it is null.
+        energy_j: joules per timed answer above idle; null where there is no reading.
+        idle_w: watts while nothing was asked, which ``energy_j`` is above; null where there is no reading.
     """
 
-    verdict: Literal["valid", "labelled", "invalid"]
-    reasons: tuple[str, ...]
-    provisional: bool
     load_s: float
     first_ms: float
     warmup_answers: int
@@ -127,8 +129,68 @@ class Measurement:
     memory_peak_bytes: int
     memory_baseline_bytes: int
     energy_j: float | None
-    energy_source: str
+    idle_w: float | None
     properties: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One look at the device's sensors, ``t_s`` seconds after the measurement began; null where there is no sensor.
+
+    ``flags``: what throttles the device at this moment, in the words of the sensor's own documentation.
+    """
+
+    t_s: float
+    temperature_c: float | None = None
+    clock_mhz: float | None = None
+    power_w: float | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The result of a ``measure`` job: what each process measured, a verdict, and the device's state meanwhile.
+
+    Attributes:
+        verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
+        reasons: why the verdict is not ``valid``; empty where it is.
+        mode: ``provisional`` is one process (during search), ``finalist`` at least five.
+        energy_source: where the energy comes from (``rapl``, ``nvml``, ``ina3221``, ``pmic``, and what is subtracted),
+            or why there is none.
+        trace: readings of the device's sensors while it measured, at 2 to 10 Hz.
+        platform: settings of the device that bear on speed (governor, power mode, boot id) when it began.
+        retries: why each earlier attempt at this measurement was invalid.
+    """
+
+    verdict: Literal["valid", "labelled", "invalid"]
+    reasons: tuple[str, ...]
+    mode: Mode
+    processes: tuple[Process, ...]
+    energy_source: str
+    trace: tuple[Reading, ...] = ()
+    platform: Mapping[str, str] = field(default_factory=dict)
+    retries: tuple[str, ...] = ()
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        """The timed answers of all processes."""
+        return tuple(timing for process in self.processes for timing in process.timings)
+
+    @property
+    def load_s(self) -> float:
+        """The median of the processes' warm loads."""
+        return statistics.median(process.load_s for process in self.processes)
+
+    @property
+    def memory_peak_bytes(self) -> int:
+        """The largest peak of any process."""
+        return max(process.memory_peak_bytes for process in self.processes)
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules per answer above idle, the median of the processes; null where one of them has none."""
+        found = [process.energy_j for process in self.processes if process.energy_j is not None]
+        return statistics.median(found) if found and len(found) == len(self.processes) else None
 
 
 class JobFailed(Exception):

@@ -7,7 +7,7 @@ from threading import Event
 
 from PIL import Image
 
-from hardware_profiles.client import run_job
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.messages import Answered, Job, Request
 from objectives.accuracy import accuracy, accuracy_slices
 from objectives.metrics import commonest_answers

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
+from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.client import Cancelled, run_job
 from hardware_profiles.messages import Job, JobFailed, Measurement
 from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Gone, Store
@@ -245,18 +246,16 @@ class Evaluator:
         self._run.write_measurement(number, measurement)
         spread = between_processes([reference.measurement for reference in self._run.read_references()])
         progress.learn(measurement=measurement, spread=spread)
-        progress.labels = (("provisional",) if measurement.provisional else ()) + measurement.reasons
+        progress.labels = (("provisional",) if measurement.mode == "provisional" else ()) + measurement.reasons
 
     def _measurement(self, bundle: Path) -> Measurement:
         """A measurement of the bundle, taken again a bounded number of times where it is invalid."""
         job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self._scorer.items)))
-        measurement = run_job(job, cancel=self._stop)
+        measurement = measure(job, cancel=self._stop)
         for _ in range(_MEASURE_ATTEMPTS - 1):
-            assert isinstance(measurement, Measurement)
             if measurement.verdict != "invalid":
                 break
-            measurement = run_job(job, cancel=self._stop)
-        assert isinstance(measurement, Measurement)
+            measurement = measure(job, cancel=self._stop)
         return measurement
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from hardware_profiles.client import run_job
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.messages import Answer, Answered, Job, Request
 from objectives.records import ScoredAnswer
 from objectives.registry import Retained
@@ -62,7 +62,7 @@ class Scorer:
         """Every item answered by the bundle, or those up to which ``race`` was lost.
 
         Raises:
-            JobFailed, Cancelled: as :func:`hardware_profiles.client.run_job`.
+            JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
         """
         raced = False
 

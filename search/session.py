@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from hardware_profiles.client import run_job
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.eviction import lease
 from hardware_profiles.messages import Answered, Job, JobFailed
 from hardware_profiles.profile import local

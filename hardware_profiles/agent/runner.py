@@ -203,6 +203,7 @@ def _measure(
         "done",
         memory_peak_bytes=probes.memory_peak_bytes(),
         energy_j=energy_j,
+        idle_w=idle_w,
         energy_source=energy_source,
     )
 

@@ -17,15 +17,15 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from hardware_profiles import client  # noqa: E402
+from hardware_profiles.agent import measure, supervisor  # noqa: E402
 from hardware_profiles.bundle import open_bundle  # noqa: E402
-from hardware_profiles.messages import Answer, Answered, Job, Measurement, Timing  # noqa: E402
+from hardware_profiles.messages import Answer, Answered, Job, Process, Timing  # noqa: E402
 from tests.faults.inject import Plan, install  # noqa: E402
 
 WORDS = ("red", "green", "blue")
 
 
-def answered(job: Job, **_: Any) -> Answered | Measurement:
+def answered(job: Job, **_: Any) -> Answered | Process:
     """The result of a job, as a digest of candidate and question has it."""
     manifest = open_bundle(Path(job.bundle)).manifest
     seed = json.dumps(dict(manifest.candidate), sort_keys=True)
@@ -50,10 +50,7 @@ def answered(job: Job, **_: Any) -> Answered | Measurement:
         )
         for place, one in zip(range(job.min_answers), itertools.cycle(job.requests), strict=False)
     )
-    return Measurement(
-        verdict="valid",
-        reasons=(),
-        provisional=True,
+    return Process(
         load_s=0.1,
         first_ms=2.0,
         warmup_answers=1,
@@ -61,12 +58,13 @@ def answered(job: Job, **_: Any) -> Answered | Measurement:
         memory_peak_bytes=10**8,
         memory_baseline_bytes=10**7,
         energy_j=None,
-        energy_source="",
+        idle_w=None,
         properties={},
     )
 
 
-client.run_job = answered
+for module in (supervisor, measure):
+    vars(module)["run_job"] = answered
 
 import plotly.offline  # noqa: E402
 

@@ -15,7 +15,7 @@ Sealed = Callable[..., Bundle]
 
 
 def agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-m", "hardware_profiles.cli", *map(str, arguments)]
+    command = [sys.executable, "-I", "-m", "hardware_profiles.agent.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -29,8 +29,8 @@ def test_measure_prints_the_raw_measurement(sealed: Sealed, tiny_images: list[Pa
     done = agent("measure", folder, *asked, "--json")
     assert done.returncode == 0, done.stderr
     measurement = json.loads(done.stdout)
-    assert len(measurement["timings"]) == 12
-    assert len({timing["text"] for timing in measurement["timings"]}) == 1
+    assert len(measurement["processes"][0]["timings"]) == 12
+    assert len({timing["text"] for timing in measurement["processes"][0]["timings"]}) == 1
     shown = agent("measure", folder, *asked)
     assert shown.returncode == 0, shown.stderr
     assert "vision_ms" in shown.stdout

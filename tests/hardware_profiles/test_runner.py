@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hardware_profiles import client
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import probes, supervisor
+from hardware_profiles.agent.measure import measure, scatter
 from hardware_profiles.agent.runner import decode_job, explain
+from hardware_profiles.agent.supervisor import Cancelled, run_job
 from hardware_profiles.bundle import Bundle
-from hardware_profiles.client import Cancelled, run_job, scatter
-from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Request, encode
+from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Request, encode
 from hardware_profiles.runtimes import find
 from spaces.errors import BadInput
 
@@ -67,16 +67,15 @@ def test_answers_come_back_in_order_with_the_manifests_prompt(sealed: Sealed, re
 
 def test_a_measurement_keeps_its_raw_samples(sealed: Sealed, requests: tuple[Request, ...]) -> None:
     asked = Job(kind="measure", bundle=str(sealed().folder), requests=requests[:4], min_answers=13)
-    result = run_job(asked)
-    assert isinstance(result, Measurement)
+    result = measure(asked)
     assert [timing.id for timing in result.timings] == [str(number % 4) for number in range(13)]
-    assert result.provisional
+    assert result.mode == "provisional"
     assert result.verdict == ("labelled" if scatter(result.timings) >= 0.1 else "valid")
-    assert result.warmup_answers >= 11
-    assert result.first_ms > min(timing.e2e_ms for timing in result.timings)
-    assert 20 << 20 < result.memory_baseline_bytes < result.memory_peak_bytes < 4 << 30
-    counter, reason = probes.energy_uj()
-    assert counter is not None or (result.energy_j is None and result.energy_source == reason)
+    process = result.processes[0]
+    assert process.warmup_answers >= 11
+    assert process.first_ms > min(timing.e2e_ms for timing in result.timings)
+    assert 20 << 20 < process.memory_baseline_bytes < result.memory_peak_bytes < 4 << 30
+    assert probes.energy_uj()[0] is not None or result.energy_j is None
     assert bool(result.reasons) == (result.verdict != "valid")
     json.loads(encode(result))
 
@@ -166,7 +165,7 @@ def test_a_slow_phase_is_killed_with_all_its_children(requests: tuple[Request, .
     start = time.monotonic()
     with pytest.raises(JobFailed, match=r"TIMEOUT: nothing was heard of warmup for 0\.5 s"):
         run_job(job(requests, warmup=0.5), command=script(stubborn))
-    assert time.monotonic() - start < 0.5 + client.GRACE_S + client.GONE_S
+    assert time.monotonic() - start < 0.5 + supervisor.GRACE_S + supervisor.GONE_S
     started = [int(pid) for pid in pids.read_text().split()]
     assert len(started) == 2
     assert all(gone(pid) for pid in started)
@@ -208,7 +207,7 @@ def test_endless_ticks_end_with_the_total(requests: tuple[Request, ...]) -> None
     begun = time.monotonic()
     with pytest.raises(JobFailed, match=r"TIMEOUT: work went on, but the job had taken 1\.42 s in all"):
         run_job(asked, command=script(SPEAKS + endless))
-    assert 1.4 < time.monotonic() - begun < 1.5 + client.GRACE_S + client.GONE_S
+    assert 1.4 < time.monotonic() - begun < 1.5 + supervisor.GRACE_S + supervisor.GONE_S
 
 
 ANSWERS = (

@@ -34,7 +34,7 @@ def asked(bundle: Bundle, requests: tuple[Request, ...]) -> list[Question]:
 
 def test_importing_the_room_loads_no_engine() -> None:
     code = (
-        "import sys; import hardware_profiles.client, hardware_profiles.cli, hardware_profiles.profile;"
+        "import sys; import hardware_profiles.agent.supervisor, hardware_profiles.agent.cli, hardware_profiles.profile;"
         "import hardware_profiles.agent.runner; from hardware_profiles.runtimes import capabilities; capabilities();"
         "print(sorted({'torch', 'transformers', 'openvino', 'openvino_genai', 'optuna'} & set(sys.modules)))"
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from scipy.stats import t as student_t
 
-from hardware_profiles.messages import Measurement, Timing
+from hardware_profiles.messages import Measurement, Process, Timing
 from objectives.accuracy import accuracy, accuracy_slices, paired_difference, wilson
 from objectives.latency import (
     BETWEEN_PROCESSES,
@@ -37,16 +37,21 @@ def measurement(*timings: Timing, verdict: str = "valid") -> Measurement:
     return Measurement(
         verdict=verdict,  # type: ignore[arg-type]
         reasons=(),
-        provisional=True,
-        load_s=0.25,
-        first_ms=9.0,
-        warmup_answers=3,
-        timings=timings,
-        memory_peak_bytes=123_456_789,
-        memory_baseline_bytes=1,
-        energy_j=None,
+        mode="provisional",
+        processes=(
+            Process(
+                load_s=0.25,
+                first_ms=9.0,
+                warmup_answers=3,
+                timings=timings,
+                memory_peak_bytes=123_456_789,
+                memory_baseline_bytes=1,
+                energy_j=None,
+                idle_w=None,
+                properties={},
+            ),
+        ),
         energy_source="no counter",
-        properties={},
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware_profiles.messages import Measurement, Timing
+from hardware_profiles.messages import Measurement, Process, Reading, Timing
 from objectives.records import Baseline, ScoredAnswer, trial_as_json, trial_from_json
 from objectives.run import RunFolder
 from objectives.settings import differences
@@ -116,16 +116,22 @@ def test_answers_measurements_baselines_come_back(run: RunFolder) -> None:
     measured = Measurement(
         verdict="labelled",
         reasons=("CV 12 %",),
-        provisional=True,
-        load_s=1.0,
-        first_ms=3.5,
-        warmup_answers=2,
-        timings=(timing,),
-        memory_peak_bytes=10,
-        memory_baseline_bytes=5,
-        energy_j=None,
+        mode="provisional",
+        processes=(
+            Process(
+                load_s=1.0,
+                first_ms=3.5,
+                warmup_answers=2,
+                timings=(timing,),
+                memory_peak_bytes=10,
+                memory_baseline_bytes=5,
+                energy_j=None,
+                idle_w=None,
+                properties={"INFERENCE_PRECISION_HINT": "f32"},
+            ),
+        ),
         energy_source="no counter",
-        properties={"INFERENCE_PRECISION_HINT": "f32"},
+        trace=(Reading(t_s=0.5, temperature_c=40.0, flags=("throttled",)),),
     )
     run.write_measurement(3, measured)
     assert run.read_measurement(3) == measured
@@ -239,16 +245,9 @@ def test_one_process_writes_a_run_at_a_time(tmp_path: Path) -> None:
 MEASUREMENT = Measurement(
     verdict="valid",
     reasons=(),
-    provisional=True,
-    load_s=1.0,
-    first_ms=3.5,
-    warmup_answers=2,
-    timings=(),
-    memory_peak_bytes=10,
-    memory_baseline_bytes=5,
-    energy_j=None,
+    mode="provisional",
+    processes=(),
     energy_source="no counter",
-    properties={},
 )
 
 

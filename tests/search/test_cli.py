@@ -48,8 +48,8 @@ def test_another_spaces_in_the_way_ends_the_command_with_a_sentence(tmp_path: Pa
 
 def test_rooms_below_search_load_no_heavy_library() -> None:
     heavy = "torch", "transformers", "openvino", "optuna", "nncf", "plotly"
-    code = f"import sys, spaces.plugins, hardware_profiles.client, hardware_profiles.runtimes, objectives.run, \
-reports.html, reports.pick, search.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, spaces.plugins, hardware_profiles.agent.supervisor, hardware_profiles.runtimes, \
+objectives.run, reports.html, reports.pick, search.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -57,7 +57,7 @@ reports.html, reports.pick, search.cli; print([name for name in {heavy} if name 
 def test_a_folder_called_search_where_the_user_stands_shadows_nothing(
     tiny_openvino: Path, tiny_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hardware_profiles.client import run_job
+    from hardware_profiles.agent.supervisor import run_job
     from hardware_profiles.messages import Answered, Job, Request
 
     bundle = tmp_path / "bundle"

@@ -13,8 +13,8 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hardware_profiles.client import Cancelled, Enough
-from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Timing
+from hardware_profiles.agent.supervisor import Cancelled, Enough
+from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Process, Timing
 from hardware_profiles.profile import local
 from hardware_profiles.store import Entry, Store
 from objectives.accuracy import paired_difference, wilson
@@ -80,7 +80,7 @@ class Bench:
         self.task: Task = load_task(folder / "task.yaml")
         self.space: Space = load_space(folder / "space.yaml", builtin())
         self.run = RunFolder.create(folder / "run", {})
-        monkeypatch.setattr(evaluate, "run_job", self._job)
+        monkeypatch.setattr(evaluate, "measure", self._job)
         monkeypatch.setattr(scoring, "run_job", self._job)
         monkeypatch.setattr(evaluate, "bind", self._bind)
         monkeypatch.setattr(evaluate, "open_bundle", lambda *_, **__: SimpleNamespace(size_bytes=5_000_000))
@@ -140,10 +140,7 @@ def said(request: str, key: tuple[str, str]) -> str:
 def measured(latency: float) -> Measurement:
     one = {"id": "0", "text": "x", "preprocess_ms": None, "vision_ms": None, "prefill_ms": None, "ttft_ms": 1.0}
     timing = Timing(**one, e2e_ms=latency, token_ms=(1.0, latency))  # type: ignore[arg-type]
-    return Measurement(
-        verdict="valid",
-        reasons=(),
-        provisional=False,
+    process = Process(
         load_s=0.1,
         first_ms=1.0,
         warmup_answers=1,
@@ -151,8 +148,15 @@ def measured(latency: float) -> Measurement:
         memory_peak_bytes=10_000_000,
         memory_baseline_bytes=1,
         energy_j=None,
-        energy_source="",
+        idle_w=None,
         properties={},
+    )
+    return Measurement(
+        verdict="valid",
+        reasons=(),
+        mode="finalist",
+        processes=(process,),
+        energy_source="",
     )
 
 

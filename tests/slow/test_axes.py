@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.client import run_job
-from hardware_profiles.messages import Answered, Job, Measurement
+from hardware_profiles.messages import Answered, Job
 from objectives.accuracy import paired_difference
 from objectives.trial import Figure
 from search.evaluate import timed_items
@@ -139,9 +140,7 @@ class Bench:
 
     def p50_ms(self, bundle: Path) -> float:
         job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self.items)), min_answers=48)
-        result = run_job(job)
-        assert isinstance(result, Measurement)
-        return statistics.median(timing.e2e_ms for timing in result.timings)
+        return statistics.median(timing.e2e_ms for timing in measure(job).timings)
 
     def line(self, number: int, row: Row) -> tuple[str, Figure, float, float]:
         bundle = self._bench.bundle(f"row-{number}", MODEL | row.knobs)[0]

@@ -10,20 +10,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from hardware_profiles.agent import probes
-from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Measurement, Timing, encode
+from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, encode
 
 RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}  # no library goes online
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 GONE_S = 5.0  # within which a killed group must have vanished
-NOISY_CV = 0.10
+_PROCESS_FACTS = (
+    "load_s", "first_ms", "warmup_answers", "memory_peak_bytes", "memory_baseline_bytes", "energy_j", "idle_w",
+)  # fmt: skip
 _TICK_S = 0.1
 _STDERR_TAIL = 600
 
@@ -41,7 +42,7 @@ def run_job(
     cancel: threading.Event | None = None,
     enough: Enough | None = None,
     command: Sequence[str] = RUNNER,
-) -> Answered | Measurement:
+) -> Answered | Process:
     """Run a job in a fresh process group and wait for its result. May be called from any thread.
 
     ``cancel`` is set from another thread to stop the job; ``enough`` may end an ``answer`` job early, whose result then
@@ -77,7 +78,7 @@ def run_job(
             raise JobFailed(heard.end["fault"], heard.end["reason"])
         if not heard.ended:
             raise _death(runner.returncode, printed, kills)
-    return heard.answered() if job.kind == "answer" else heard.measurement()
+    return heard.answered() if job.kind == "answer" else heard.process()
 
 
 def stop_group(runner: "subprocess.Popen[bytes]") -> None:
@@ -144,37 +145,12 @@ class _Heard:
             properties=self._properties,
         )
 
-    def measurement(self) -> Measurement:
-        spread = scatter(self._timings)
-        noise = [] if spread < NOISY_CV else [f"e2e times scatter by {spread:.0%} at equal token counts"]
-        return Measurement(
-            verdict="labelled" if noise else "valid",
-            reasons=tuple(noise),
-            provisional=True,
-            load_s=self._facts["load_s"],
-            first_ms=self._facts["first_ms"],
-            warmup_answers=self._facts["warmup_answers"],
+    def process(self) -> Process:
+        return Process(
             timings=tuple(self._timings),
-            memory_peak_bytes=self._facts["memory_peak_bytes"],
-            memory_baseline_bytes=self._facts["memory_baseline_bytes"],
-            energy_j=self._facts["energy_j"],
-            energy_source=self._facts["energy_source"],
             properties=self._properties,
+            **{name: self._facts[name] for name in _PROCESS_FACTS},
         )
-
-
-def scatter(timings: Sequence[Timing]) -> float:
-    """Pooled coefficient of variation of e2e times within answers of equally many tokens; 0 where there is none."""
-    counts = Counter(len(timing.token_ms) for timing in timings)
-    means = {
-        count: sum(timing.e2e_ms for timing in timings if len(timing.token_ms) == count) / number
-        for count, number in counts.items()
-    }
-    free = len(timings) - len(counts)
-    if free <= 0:
-        return 0.0
-    squares = sum((timing.e2e_ms / means[len(timing.token_ms)] - 1) ** 2 for timing in timings)
-    return float((squares / free) ** 0.5)
 
 
 def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None) -> _Heard:
