@@ -94,7 +94,7 @@ async def _serve(
     try:
         listener = Listener(Access(state, own), service)
         try:
-            address, number = listener.start(host, port)
+            address, number = await listener.start(host, port)
         except (OSError, OverflowError) as error:
             raise BadInput(f"{host}:{port} cannot be listened on ({error}); name another --host or --port.") from None
         try:
