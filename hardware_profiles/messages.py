@@ -42,6 +42,7 @@ class Job:
         deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
             speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
         answer_s: seconds that an answer may take on average, so that a runner which speaks without end is killed too.
+        sustained_s: ``measure``: least time over which each process answers; 0 is a burst of ``min_answers``.
     """
 
     kind: Literal["answer", "measure"]
@@ -50,13 +51,13 @@ class Job:
     min_answers: int = 11
     deadline_s: Mapping[str, float] = field(default_factory=lambda: {"load": 600.0, "warmup": 120.0, "work": 300.0})
     answer_s: float = 30.0
+    sustained_s: float = 0.0
 
     @property
     def total_s(self) -> float:
         """Seconds after which the runner is killed whatever it says: each phase's silence once, and every answer."""
-        return sum(self.deadline_s.values()) + self.answer_s * (
-            MOST_UNTIMED + max(self.min_answers, len(self.requests))
-        )
+        answers = MOST_UNTIMED + max(self.min_answers, len(self.requests))
+        return sum(self.deadline_s.values()) + self.sustained_s + self.answer_s * answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +201,10 @@ class JobFailed(Exception):
         super().__init__(f"{fault}: {reason}")
         self.fault = fault
         self.reason = reason
+
+
+class Unkillable(JobFailed):
+    """A process of the runner outlived SIGKILL: nothing can be measured on the device before it is restarted."""
 
 
 def encode(message: Any) -> str:

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from hardware_profiles.agent.supervisor import RUNNER, run_job
+from hardware_profiles.agent.supervisor import RUNNER, Heard, run_job, unheard
 from hardware_profiles.messages import Job, Measurement, Mode, Process, Timing
 
 NOISY_CV = 0.10
@@ -17,6 +17,7 @@ def measure(
     mode: Mode = "provisional",
     cancel: threading.Event | None = None,
     command: Sequence[str] = RUNNER,
+    heard: Heard = unheard,
 ) -> Measurement:
     """Measure ``job``'s bundle in one fresh process, or in ``FINALIST_PROCESSES`` of them, one after another.
 
@@ -24,10 +25,12 @@ def measure(
         JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
     """
     processes = []
-    for _ in range(1 if mode == "provisional" else FINALIST_PROCESSES):
-        result = run_job(job, cancel=cancel, command=command)
+    number = 1 if mode == "provisional" else FINALIST_PROCESSES
+    for done in range(1, number + 1):
+        result = run_job(job, cancel=cancel, command=command, heard=heard)
         assert isinstance(result, Process)
         processes.append(result)
+        heard("process", {"done": done, "of": number})
     spread = max(scatter(process.timings) for process in processes)
     noise = [] if spread < NOISY_CV else [f"e2e times scatter by {spread:.0%} at equal token counts"]
     return Measurement(

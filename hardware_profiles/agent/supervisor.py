@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from hardware_profiles.agent import probes
-from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, encode
+from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, Unkillable, encode
 
 RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}  # no library goes online
@@ -30,6 +30,12 @@ _STDERR_TAIL = 600
 
 Enough: TypeAlias = Callable[[Sequence[Answer]], bool]
 """Is handed the answers that came since its last call; whether the job may end with those that it has."""
+Heard: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+"""Is told at once of an event of the job, by name and content (``phase``: ``{"phase": "work"}``); must not block."""
+
+
+def unheard(event: str, content: Mapping[str, Any]) -> None:
+    """Nobody listens."""
 
 
 class Cancelled(Exception):
@@ -42,6 +48,7 @@ def run_job(
     cancel: threading.Event | None = None,
     enough: Enough | None = None,
     command: Sequence[str] = RUNNER,
+    heard: Heard = unheard,
 ) -> Answered | Process:
     """Run a job in a fresh process group and wait for its result. May be called from any thread.
 
@@ -51,6 +58,7 @@ def run_job(
     Raises:
         JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase that fell silent, or
             the total), ``INVALID_INPUT``.
+        Unkillable: a process of the runner outlived SIGKILL.
         Cancelled: after ``cancel`` was set.
     """
     kills = probes.oom_kills()
@@ -67,25 +75,25 @@ def run_job(
         )
         assert runner.stdout is not None
         try:
-            heard = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough)
-            if not heard.ended:
+            said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard)
+            if not said.ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     runner.wait(GONE_S)
         finally:
             stop_group(runner)
             runner.stdout.close()
-        if heard.last == "fault":
-            raise JobFailed(heard.end["fault"], heard.end["reason"])
-        if not heard.ended:
+        if said.last == "fault":
+            raise JobFailed(said.end["fault"], said.end["reason"])
+        if not said.ended:
             raise _death(runner.returncode, printed, kills)
-    return heard.answered() if job.kind == "answer" else heard.process()
+    return said.answered() if job.kind == "answer" else said.process()
 
 
 def stop_group(runner: "subprocess.Popen[bytes]") -> None:
     """End every process of the runner's group: SIGTERM, then SIGKILL, then look whether they are gone.
 
     Raises:
-        JobFailed: ``CRASH`` if one outlives SIGKILL.
+        Unkillable: one outlives SIGKILL.
     """
     for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GONE_S)):
         if not _signal_group(runner.pid, number):
@@ -96,11 +104,11 @@ def stop_group(runner: "subprocess.Popen[bytes]") -> None:
         if not _group_lives(runner):
             break
     else:
-        raise JobFailed("CRASH", f"the runner's process group {runner.pid} outlived SIGKILL")
+        raise Unkillable("CRASH", f"the runner's process group {runner.pid} outlived SIGKILL")
     runner.wait()
 
 
-class _Heard:
+class _Said:
     """What a runner has said so far."""
 
     def __init__(self) -> None:
@@ -153,14 +161,14 @@ class _Heard:
         )
 
 
-def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None) -> _Heard:
+def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard) -> _Said:
     """Read events until the last one, enough of them, or the end of the stream; each restarts its phase's deadline."""
-    heard, rest, phase = _Heard(), b"", "load"
+    said, rest, phase = _Said(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
     last = time.monotonic() + job.total_s
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
-        while not heard.ended:
+        while not said.ended:
             if cancel.is_set():
                 raise Cancelled(f"the job on {job.bundle} was cancelled")
             if time.monotonic() > last:
@@ -177,14 +185,15 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
                 raise JobFailed("CRASH", f"the runner sent a line longer than {LINE_BYTES} bytes")
             for line in lines:
                 event = _decode(line)
-                came = heard.take(event)
-                heard.cut_short = bool(came and enough and enough(came))
+                came = said.take(event)
+                said.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
                     phase = event["phase"]
+                    heard("phase", event)
                 limit = time.monotonic() + job.deadline_s[phase]
-                if heard.cut_short:
+                if said.cut_short:
                     break
-    return heard
+    return said
 
 
 def _decode(line: bytes) -> dict[str, Any]:
