@@ -145,10 +145,10 @@ class _Graph:
             self._constant(attributes)
         self._open.append(f"layer {attributes.get('type', '')}" if name == "layer" else name)
 
-    def end(self, name: str) -> None:
+    def end(self, _name: str) -> None:
         self._open.pop()
 
-    def refuse_doctype(self, *declared: object) -> None:
+    def refuse_doctype(self, *_declared: object) -> None:
         raise _flaw(self._path, "OpenVINO", "it declares a document type or an entity")
 
     def _constant(self, attributes: dict[str, str]) -> None:
@@ -161,9 +161,7 @@ class _Graph:
             raise _flaw(self._path, "OpenVINO", "a constant has an offset, a size or a shape that is no number")
         offset, size, *shape = map(int, numbers)
         if offset + size > self._size:
-            raise _flaw(
-                self._path, "OpenVINO", f"a constant ends at {offset + size}, its .bin has {self._size} bytes"
-            )
+            raise _flaw(self._path, "OpenVINO", f"a constant ends at {offset + size}, its .bin has {self._size} bytes")
         if kind == "string":
             fits = size >= 4 and self._strings(offset) == math.prod(shape)
         else:
@@ -172,7 +170,7 @@ class _Graph:
             raise _flaw(self._path, "OpenVINO", f"a constant of {size} bytes cannot be {kind[:20]!r} of shape {shape}")
 
     def _strings(self, offset: int) -> int:
-        """How many texts a packed text constant holds: its first four bytes, which engines do not compare themselves."""
+        """How many texts a packed text constant holds, by its first four bytes; the engine does not compare them."""
         with self._weights.open("rb") as stream:
             stream.seek(offset, os.SEEK_SET)
             return int.from_bytes(stream.read(4), "little")

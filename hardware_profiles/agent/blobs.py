@@ -27,13 +27,12 @@ _CHUNK = 1 << 20
 
 
 class _Part:
-    """A blob that grows: where it ends, the digest up to there, how long it will be. ``lock`` guards the file."""
+    """A blob that grows: where it ends, and the digest up to there. ``lock`` guards the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lock = threading.Lock()
         self.offset = 0
-        self.length = 0
         self.sha = hashlib.sha256()
         if path.exists():
             with path.open("rb") as stream:
@@ -67,6 +66,7 @@ class Blobs:
         self._limit = limit_bytes
         self._needed = needed
         self._parts: dict[str, _Part] = {}
+        self._announced: dict[str, int] = {}  # how long each that grows under the current lease will be
         self._lock = threading.Lock()
 
     def path(self, sha: str) -> Path:
@@ -99,20 +99,24 @@ class Blobs:
             self._expect(sha, part, offset)
             if offset + count > length:
                 raise refused(413, "OVER_LENGTH", f"{offset} and {count} bytes are more than {length}.")
-            if part.length != length:
-                self._make_room(sha, length - part.offset)
-                part.length = length
+            with self._lock:
+                if self._announced.get(sha) != length:
+                    self._make_room(sha, length - offset)
+                    self._announced[sha] = length
 
     def append(self, sha: str, offset: int, content: bytes) -> int:
         """Append what came for ``offset``; where the blob ends now.
 
         Raises:
-            Refused: the blob does not end there any more, or would become longer than was announced.
+            Refused: the blob does not end there any more, would become longer than was announced, or the disk is full.
         """
         with self._part(sha) as part:
             self._expect(sha, part, offset)
-            if offset + len(content) > part.length:
-                raise refused(413, "OVER_LENGTH", f"more than the {part.length} bytes came that were announced.")
+            length = self._announced.get(sha)
+            if length is None:
+                raise refused(409, "STALE_EPOCH", "the lease ended while the blob came; take a lease.")
+            if offset + len(content) > length:
+                raise refused(413, "OVER_LENGTH", f"more than the {length} bytes came that were announced.")
             try:
                 part.write(content)
             except OSError as error:
@@ -128,7 +132,7 @@ class Blobs:
         if self.size(sha) is not None:
             return False
         with self._part(sha) as part:
-            if part.offset < part.length:
+            if part.offset < self._announced.get(sha, 0):
                 raise self._ends_at(part.offset)
             if part.sha.hexdigest() != sha:
                 self._forget(sha)
@@ -147,17 +151,14 @@ class Blobs:
         self.path(sha).unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give back the room that was set aside for blobs that are not whole; what came of them stays."""
-        for sha in tuple(self._parts):
-            with self._part(sha):
-                self._forget(sha)
+        """Give back the room that was set aside for blobs that are not whole; what came of them stays. Never blocks."""
+        self._announced = {}
 
     def free_bytes(self) -> int:
-        """What blobs may still take, once those that no job needs are gone."""
-        whole = self._whole()
-        needed = set(self._needed())
-        spare = sum(size for sha, size in whole.items() if sha not in needed)
-        return max(0, min(self._disk_free(), self._limit - sum(whole.values()) - self._parts_bytes()) + spare)
+        """What blobs may still take, once those that no job needs and nobody sends are gone."""
+        with self._lock:
+            spare = sum(size for _, _, size in self._spare(""))
+            return max(0, self._room("") + spare)
 
     @contextmanager
     def _part(self, sha: str) -> Iterator[_Part]:
@@ -170,10 +171,12 @@ class Blobs:
                 with self._lock:
                     part = self._parts.setdefault(sha, made)
             with part.lock:
-                if self._parts.get(sha) is part and self.offset(sha) == part.offset:
-                    yield part
-                    return
-                self._forget(sha)
+                if self._parts.get(sha) is part:
+                    if self.offset(sha) == part.offset:
+                        yield part
+                        return
+                    with self._lock:
+                        del self._parts[sha]
 
     def _expect(self, sha: str, part: _Part, offset: int) -> None:
         end = self.size(sha)
@@ -188,57 +191,37 @@ class Blobs:
     def _forget(self, sha: str) -> None:
         with self._lock:
             self._parts.pop(sha, None)
+            self._announced.pop(sha, None)
 
     def _make_room(self, sha: str, count: int) -> None:
-        with self._lock:
-            apart = sum(part.length - part.offset for name, part in self._parts.items() if name != sha and part.length)
-            short = max(
-                count + apart - self._disk_free(),
-                count + apart + sum(self._whole().values()) + self._written_bytes() - self._limit,
-            )
-            if short > 0:
-                short -= self._collect(sha, short)
-        if short > 0:
-            raise refused(507, "NO_SPACE", f"the device lacks room for {short} of the {count} bytes.")
+        """Remove what no job needs and nobody sends, oldest first, until ``count`` bytes are free; nothing in vain."""
+        room, spare = self._room(sha), self._spare(sha)
+        if room + sum(size for _, _, size in spare) < count:
+            raise refused(507, "NO_SPACE", f"the device has no room for {count} more bytes.")
+        for _, path, size in sorted(spare):
+            if room >= count:
+                break
+            path.unlink(missing_ok=True)
+            room += size
 
-    def _collect(self, keep: str, short: int) -> int:
-        """Remove what no job needs and nobody is sending, oldest first, until ``short`` bytes are free; bytes freed.
+    def _room(self, sha: str) -> int:
+        """Bytes that are free, less those set aside for other blobs than this one."""
+        others = [(name, length) for name, length in self._announced.items() if name != sha]
+        apart = sum(max(0, length - self.offset(name)) for name, length in others)
+        return min(self._disk_free(), self._limit - sum(size for _, _, size in self._files())) - apart
 
-        Nothing is removed where all of it together would not do.
-        """
-        needed = {*self._needed(), keep, *self._parts}
+    def _spare(self, sha: str) -> list[tuple[int, Path, int]]:
+        kept = {*self._needed(), *self._announced, sha}
+        return [one for one in self._files() if one[1].name.removesuffix(_PART) not in kept]
+
+    def _files(self) -> list[tuple[int, Path, int]]:
+        """When each file was used last, its path and its size."""
         found = []
         for path in self._root.iterdir():
             with suppress(FileNotFoundError):
                 state = path.stat()
-                if path.name.removesuffix(_PART) not in needed:
-                    found.append((state.st_mtime_ns, path, state.st_size))
-        if sum(size for _, _, size in found) < short:
-            return 0
-        freed = 0
-        for _, path, size in sorted(found):
-            if freed >= short:
-                break
-            path.unlink(missing_ok=True)
-            freed += size
-        return freed
-
-    def _whole(self) -> dict[str, int]:
-        found = {}
-        for path in self._root.iterdir():
-            with suppress(FileNotFoundError):
-                if path.suffix != _PART:
-                    found[path.name] = path.stat().st_size
+                found.append((state.st_mtime_ns, path, state.st_size))
         return found
-
-    def _written_bytes(self) -> int:
-        """Bytes of all that is not whole."""
-        return sum(self.offset(path.name.removesuffix(_PART)) for path in self._root.glob(f"*{_PART}"))
-
-    def _parts_bytes(self) -> int:
-        with self._lock:
-            apart = sum(max(0, part.length - part.offset) for part in self._parts.values())
-        return apart + self._written_bytes()
 
     def _disk_free(self) -> int:
         state = os.statvfs(self._root)

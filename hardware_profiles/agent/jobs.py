@@ -31,7 +31,7 @@ _OVER = ("done", "failed", "cancelled")
 
 @dataclass
 class Record:
-    """One job. ``digest``: of what was asked. ``order`` is null once its files are gone; ``blobs``: those it needs."""
+    """One job. ``digest``: of what was asked. ``order`` is null once its files are gone."""
 
     uuid: str
     peer: str
@@ -39,7 +39,6 @@ class Record:
     digest: str
     status: JobStatus = "queued"
     order: Order | None = None
-    blobs: frozenset[str] = frozenset()
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -143,7 +142,7 @@ class Jobs:
     def needed_blobs(self) -> set[str]:
         """The blobs of all jobs that have their files."""
         with self._lock:
-            return set().union(*(one.blobs for one in self._ledger.jobs.values()))
+            return set().union(*(one.order.blobs for one in self._ledger.jobs.values() if one.order))
 
     def submit(self, record: Record) -> None:
         """Take a job in. Past ``MOST_KEPT``, the oldest one that is over makes room.
@@ -212,7 +211,7 @@ class Jobs:
         with self._lock:
             record = self._ledger.jobs[uuid]
             images = images_of(self.folder(uuid))
-            record.order, record.blobs = None, frozenset()
+            record.order = None
             for path in self.folder(uuid).glob("*"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,6 @@
 What a manifest may say is decided by :mod:`hardware_profiles.bundle`, by the same checks that the runner makes.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +20,25 @@ MOST_REQUESTS = 100_000
 MOST_ANSWERS = 100_000
 MOST_SILENCE_S = 3600.0
 MOST_ANSWER_S = 600.0
+MOST_SUSTAINED_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the worker is to do: ``job`` with paths of this machine, or a look at ``bundle`` alone (``preflight``)."""
+    """What the worker is to do: ``job`` with paths of this machine, or a look at ``bundle`` alone (``preflight``).
+
+    ``blobs``: the digests of all its files.
+    """
 
     kind: Literal["answer", "measure", "preflight"]
     bundle: Path
     mode: Mode
     job: Job | None
+    blobs: frozenset[str] = frozenset()
 
 
 def lay_out(folder: Path, asked: WireJob, blobs: Blobs) -> Order:
-    """Make ``folder`` with all that a job needs. Where that fails, no folder stays.
+    """Make ``folder`` with all that a job needs. Where that fails, the caller removes what was made of it.
 
     Raises:
         BadInput: the job or its manifest is not as it should be, or a file's header is not.
@@ -48,16 +52,12 @@ def lay_out(folder: Path, asked: WireJob, blobs: Blobs) -> Order:
     names = {f"{BUNDLE}/{name}": sha for name, sha in files.items()} | {f"{IMAGES}/{sha}": sha for sha in images}
     if missing := sorted({sha for sha in names.values() if blobs.size(sha) is None}):
         raise _missing(missing)
-    try:
-        (folder / IMAGES).mkdir(parents=True)
-        where.parent.mkdir()
-        where.write_bytes(text)
-        _link(folder, names, blobs)
-        open_bundle(where.parent, verify=False)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return order
+    (folder / IMAGES).mkdir(parents=True)
+    where.parent.mkdir()
+    where.write_bytes(text)
+    _link(folder, names, blobs)
+    open_bundle(where.parent, verify=False)
+    return replace(order, blobs=frozenset(names.values()))
 
 
 def images_of(folder: Path) -> set[str]:
@@ -106,6 +106,7 @@ def _order(folder: Path, asked: WireJob) -> Order:
         ),
         min_answers=asked.min_answers,
         answer_s=asked.answer_s,
+        sustained_s=asked.sustained_s,
     )
     deadlines = {**job.deadline_s, **asked.deadline_s}
     checks = {
@@ -115,6 +116,7 @@ def _order(folder: Path, asked: WireJob) -> Order:
         "deadline_s": set(deadlines) == set(job.deadline_s)
         and all(0 < seconds <= MOST_SILENCE_S for seconds in deadlines.values()),
         "answer_s": 0 < asked.answer_s <= MOST_ANSWER_S,
+        "sustained_s": 0 <= asked.sustained_s <= MOST_SUSTAINED_S,
     }
     for name, holds in checks.items():
         if not holds:
