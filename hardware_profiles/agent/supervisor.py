@@ -32,7 +32,9 @@ _STDERR_TAIL = 600
 Enough: TypeAlias = Callable[[Sequence[Answer]], bool]
 """Is handed the answers that came since its last call; whether the job may end with those that it has."""
 Heard: TypeAlias = Callable[[str, Mapping[str, Any]], None]
-"""Is told at once of an event of the job, by name and content (``phase``: ``{"phase": "work"}``); must not block."""
+"""Is told at once of an event of the job, by name and content (``phase``: ``{"phase": "work"}``); must not block.
+
+The first of every runner is ``runner``: ``{"pid": 4711}``."""
 
 
 def unheard(event: str, content: Mapping[str, Any]) -> None:
@@ -78,6 +80,7 @@ def run_job(
             )
             assert runner.stdout is not None
             try:
+                heard("runner", {"pid": runner.pid})
                 said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard, runner.pid)
                 if not said.ended:
                     with contextlib.suppress(subprocess.TimeoutExpired):
