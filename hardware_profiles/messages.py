@@ -120,7 +120,10 @@ class Process:
             VmHWM is of this process alone; a control group's peak also counts the page cache of the files that were
             verified, and whatever else runs in the group.
         energy_j: joules per timed answer above idle; null where there is no reading.
-        idle_w: watts while nothing was asked, which ``energy_j`` is above; null where there is no reading.
+        idle_w: watts before the process began, which ``energy_j`` is above; null where there is no reading.
+        began_s, ended_s: of the timed answers, on the clock of the measurement's trace.
+        outliers: places in ``timings`` whose ``e2e_ms`` lies beyond Tukey's fences; they are kept.
+        trend: p50 of the last minute over that of the first (of the halves, where it was shorter); null if too short.
     """
 
     load_s: float
@@ -132,6 +135,10 @@ class Process:
     energy_j: float | None
     idle_w: float | None
     properties: Mapping[str, str]
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    outliers: tuple[int, ...] = ()
+    trend: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +163,12 @@ class Measurement:
         verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
         reasons: why the verdict is not ``valid``; empty where it is.
         mode: ``provisional`` is one process (during search), ``finalist`` at least five.
-        energy_source: where the energy comes from (``rapl``, ``nvml``, ``ina3221``, ``pmic``, and what is subtracted),
-            or why there is none.
+        energy_source: where the energy comes from (``rapl``, ``nvml``, ``rapl+nvml``, ``ina3221``, ``pmic``), above
+            the idle power just before; or why there is none.
         trace: readings of the device's sensors while it measured, at 2 to 10 Hz.
         platform: settings of the device that bear on speed (governor, power mode, boot id) when it began.
-        retries: why each earlier attempt at this measurement was invalid.
+        retries: why each earlier attempt at one of the processes was invalid.
+        regime: ``burst``: so many answers; ``sustained``: answers over a given time.
     """
 
     verdict: Literal["valid", "labelled", "invalid"]
@@ -171,6 +179,7 @@ class Measurement:
     trace: tuple[Reading, ...] = ()
     platform: Mapping[str, str] = field(default_factory=dict)
     retries: tuple[str, ...] = ()
+    regime: Literal["burst", "sustained"] = "burst"
 
     @property
     def timings(self) -> tuple[Timing, ...]:
