@@ -90,7 +90,12 @@ async def _serve(
     stop = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stop.set)
-    service = Service(state, facts=facts, limit_bytes=disk_bytes)
+    service = Service(
+        state,
+        facts=facts,
+        limit_bytes=disk_bytes,
+        audit=lambda event, detail: audit.note(state, event, detail=detail),
+    )
     try:
         listener = Listener(Access(state, own), service)
         try:
