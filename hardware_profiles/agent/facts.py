@@ -10,7 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import confine
+from hardware_profiles.agent.sensors import Sensors
 from hardware_profiles.wire import Facts
 
 _FLAGS = {
@@ -54,8 +55,9 @@ def facts(root: Path = Path("/")) -> Facts:
         threads=len(os.sched_getaffinity(0)),
         dtypes=dtypes(root),
         accelerators=accelerators(),
-        sensors=_sensors(),
+        sensors=Sensors(root).describe(),
         platform=settings(root),
+        isolation=confine.describe(),
     )
 
 
@@ -131,11 +133,6 @@ def accelerators() -> dict[str, str]:
         if index.isdigit():
             found[f"cuda:{index}"] = what
     return found
-
-
-def _sensors() -> dict[str, str]:
-    _, missing = probes.energy_uj()
-    return {"energy": f"none: {missing}" if missing else f"rapl: {probes.RAPL}"}
 
 
 def _turbo(cpus: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hardware_profiles.agent.confine import Confine
+from hardware_profiles.agent.facts import settings
 from hardware_profiles.agent.machine import Snapshot, snapshot
 from hardware_profiles.agent.sensors import PI_SINCE_BOOT, Sensors
 from hardware_profiles.agent.supervisor import RUNNER, Cancelled, Heard, run_job, unheard
@@ -75,7 +76,7 @@ class _Watch:
         self.verdict: Verdict = "valid"
         self.reasons: list[str] = []
         self.retries: list[str] = []
-        self.platform = sensors.platform()
+        self.platform = {**settings(sensors.root), "boot_id": snapshot(sensors.root, 0).boot_id}
         self.trace = Trace(sensors)
         self.energy_source = self.trace.source
         self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
@@ -125,8 +126,8 @@ class _Watch:
             self.trace.look()
         if event == "worked" or content.get("phase") == "warmup":
             self._snapshots.append(self._snapshot(content["pid"]))
-        if event == "phase":
-            self._heard("phase", {"phase": content["phase"]})
+        if event != "worked":
+            self._heard(event, content)
 
     def _snapshot(self, runner: int) -> Snapshot:
         gpus = self._sensors.gpus
