@@ -82,6 +82,7 @@ class _Watch:
         self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
         self._sensors, self._heard = sensors, heard
         self._snapshots: list[Snapshot] = []
+        self._runner = 0
 
     def measure_process(self) -> None:
         """Take one process in, after as many attempts as it takes or may take."""
@@ -122,10 +123,12 @@ class _Watch:
 
     def _hear(self, event: str, content: Mapping[str, Any]) -> None:
         """Look at everything when a runner is warm to answer, when it works and when it has worked."""
+        if event == "runner":
+            self._runner = content["pid"]
         if event == "worked" or content.get("phase") == "work":
             self.trace.look()
         if event == "worked" or content.get("phase") == "warmup":
-            self._snapshots.append(self._snapshot(content["pid"]))
+            self._snapshots.append(self._snapshot(self._runner))
         if event != "worked":
             self._heard(event, content)
 

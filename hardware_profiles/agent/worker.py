@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.confine import OFFLINE, SECRETS, Confine
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
@@ -50,6 +51,7 @@ class Worker:
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
+        self._confine = Confine(hidden=tuple(state / name for name in SECRETS))
         self._drop = drop
         self._audit = audit
         self._wake = threading.Condition()
@@ -155,6 +157,7 @@ class Worker:
                 cancel=self._cancel,
                 command=self._command,
                 heard=lambda event, content: self._heard(record, event, content),
+                confine=self._confine,
             )
             return asdict(found)
 
@@ -168,6 +171,7 @@ class Worker:
             enough=pass_on,
             command=self._command,
             heard=lambda event, content: self._heard(record, event, content),
+            confine=self._confine,
         )
         assert isinstance(answered, Answered)
         result = asdict(answered)
