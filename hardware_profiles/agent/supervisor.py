@@ -81,7 +81,7 @@ def run_job(
             assert runner.stdout is not None
             try:
                 heard("runner", {"pid": runner.pid})
-                said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard, runner.pid)
+                said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard)
                 if not said.ended:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         runner.wait(GONE_S)
@@ -174,7 +174,7 @@ class _Said:
         )
 
 
-def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard, pid: int) -> _Said:
+def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard) -> _Said:
     """Read events until the last one, enough of them, or the end of the stream; each restarts its phase's deadline."""
     said, rest, phase = _Said(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
@@ -202,9 +202,9 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
                 said.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
                     phase = event["phase"]
-                    heard("phase", {"phase": phase, "pid": pid})
+                    heard("phase", {"phase": phase})
                 elif event["event"] == "worked":
-                    heard("worked", {"pid": pid})
+                    heard("worked", {})
                 limit = time.monotonic() + job.deadline_s[phase]
                 if said.cut_short:
                     break
