@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event
-from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.devices.connection import PATIENCE_S, Connection, Patience, pinned

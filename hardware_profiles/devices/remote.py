@@ -58,7 +58,7 @@ class RemoteDevice:
         self.here = here
         self.profile = profile
         self.hello = hello
-        self._connection = connection
+        self.connection = connection
         self._lease = lease
         self._owner = owner
         self._agent = agent
@@ -96,7 +96,7 @@ class RemoteDevice:
         """Bring files to the device, digest -> path, as a job does with those that the device lacks."""
         patience = self._patience(cancel)
         for digest, path in blobs.items():
-            self._fenced(patience, partial(upload, self._connection, digest, path, patience))
+            self._fenced(patience, partial(upload, self.connection, digest, path, patience))
 
     def close(self) -> None:
         """Acknowledge the last results and give the lease back, as far as the device can be reached."""
@@ -105,7 +105,7 @@ class RemoteDevice:
         except JobFailed as error:
             _LOG.info("%s keeps the last results: %s", self.name, error)
         self._lease.close()
-        self._connection.close()
+        self.connection.close()
         if self._agent:
             self._agent.close()
 
@@ -128,7 +128,7 @@ class RemoteDevice:
 
     def _follow(self, packed: Packed, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
         try:
-            followed = follow(self._connection, job, patience, enough)
+            followed = follow(self.connection, job, patience, enough)
         except Cancelled:
             self._cancel(job)
             self._end(packed, job)
@@ -161,7 +161,7 @@ class RemoteDevice:
                 else:
                     raise refusal(self.name, error) from error
                 continue
-            if self._connection.read(JobState, answer.body).status != "cancelled":
+            if self.connection.read(JobState, answer.body).status != "cancelled":
                 return job
             self._end(packed, job)
 
@@ -171,11 +171,11 @@ class RemoteDevice:
         size = sum(packed.blobs[digest].stat().st_size for digest in digests)
         patience.waiting(f"{size / 1e6:.1f} MB go to {self.name}")
         for digest in digests:
-            self._fenced(patience, partial(upload, self._connection, digest, packed.blobs[digest], patience))
+            self._fenced(patience, partial(upload, self.connection, digest, packed.blobs[digest], patience))
 
     def _write(self, method: str, path: str, patience: Patience, body: bytes = b"") -> Answer:
         def write(epoch: int) -> Answer:
-            return self._connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
+            return self.connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
 
         return self._fenced(patience, write)
 
