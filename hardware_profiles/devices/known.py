@@ -16,7 +16,7 @@ from spaces.errors import BadInput
 LOCAL = "local"
 """The name of this machine: an agent on loopback that the search starts. No paired device may have it."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_HOST = re.compile(r"\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+")
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, kw_only=True)

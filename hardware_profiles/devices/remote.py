@@ -65,6 +65,7 @@ class RemoteDevice:
         self._patience_s = patience_s
         self._asked: dict[str, int] = {}
         self._ended: list[UUID] = []
+        self._closed = False
 
     @property
     def agent_pid(self) -> int | None:
@@ -96,10 +97,13 @@ class RemoteDevice:
         """Bring files to the device, digest -> path, as a job does with those that the device lacks."""
         patience = self._patience(cancel)
         for digest, path in blobs.items():
-            self._fenced(patience, partial(upload, self.connection, digest, path, patience))
+            self._send(digest, path, patience)
 
     def close(self) -> None:
         """Acknowledge the last results and give the lease back, as far as the device can be reached."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._acknowledge(Patience(self.name, cancel=Event(), limit_s=_FAREWELL_S))
         except JobFailed as error:
@@ -171,7 +175,13 @@ class RemoteDevice:
         size = sum(packed.blobs[digest].stat().st_size for digest in digests)
         patience.waiting(f"{size / 1e6:.1f} MB go to {self.name}")
         for digest in digests:
-            self._fenced(patience, partial(upload, self.connection, digest, packed.blobs[digest], patience))
+            self._send(digest, packed.blobs[digest], patience)
+
+    def _send(self, digest: str, path: Path, patience: Patience) -> None:
+        try:
+            self._fenced(patience, partial(upload, self.connection, digest, path, patience))
+        except Refused as error:
+            raise refusal(self.name, error) from error
 
     def _write(self, method: str, path: str, patience: Patience, body: bytes = b"") -> Answer:
         def write(epoch: int) -> Answer:
