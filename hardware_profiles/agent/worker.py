@@ -42,15 +42,13 @@ class Worker:
         *,
         boot_id: str,
         command: Sequence[str],
-        drop: Callable[[str], None],
         audit: Callable[[str, str], None],
     ) -> None:
-        """Ends what an earlier agent left running, then waits for work. ``drop`` removes the files of a job."""
+        """Ends what an earlier agent left running, then waits for work."""
         self._state = state
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
-        self._drop = drop
         self._audit = audit
         self._wake = threading.Condition()
         self._epoch: int | None = None
@@ -126,7 +124,7 @@ class Worker:
                     return self._running
                 self._untidy, epoch = False, self._epoch
             for record in self._jobs.unneeded(epoch):
-                self._drop(record.uuid)
+                self._jobs.drop_files(record.uuid)
 
     def _run(self, record: Record) -> None:
         assert record.order is not None
