@@ -18,11 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.confine import OFFLINE
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.orphans import end_orphans, mark, unmark
-from hardware_profiles.agent.supervisor import OFFLINE, Cancelled, run_job, stop_group
+from hardware_profiles.agent.supervisor import Cancelled, run_job, stop_group
 from hardware_profiles.messages import Answer, Answered, Fault, JobFailed, Unkillable
 from hardware_profiles.wire import Preflight, build
 
