@@ -177,7 +177,7 @@ def local() -> Profile:
 
 
 def measured(profile: Profile, bandwidth: float, peak: Mapping[str, float]) -> Profile:
-    """The profile with what was measured of its CPU: bytes a second, and dtype -> operations a second of all threads."""
+    """The profile with what was measured of its CPU: bytes a second; dtype -> operations a second of all threads."""
     cpu = profile.processors.get("cpu", Processor()).model_copy(update={"bandwidth": bandwidth, "peak": dict(peak)})
     says = "measured on this device: sum of a large array, product of large matrices (hardware_profiles.calibration)"
     own = {name: Source(says=says, verified=True) for name in ("cpu.bandwidth", "cpu.peak")}
