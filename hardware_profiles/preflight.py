@@ -128,7 +128,8 @@ def _cuda(capability: tuple[int, int], built_for: list[str], precision: str) -> 
     cubins = [divmod(int(name[3:].rstrip("af")), 10) for name in built_for if name.startswith("sm_")]
     texts = [divmod(int(name[8:].rstrip("af")), 10) for name in built_for if name.startswith("compute_")]
     if not any(one[0] == major and one[1] <= minor for one in cubins) and not any(one <= capability for one in texts):
-        yield f"this torch is built for {', '.join(built_for) or 'no GPU'}, and the GPU is of capability {major}.{minor}"
+        kernels = ", ".join(built_for) or "no GPU"
+        yield f"this torch is built for {kernels}, and the GPU is of capability {major}.{minor}"
     if capability < _CAPABILITY.get(precision, (0, 0)):
         yield f"{precision} is pinned, and a GPU of capability {major}.{minor} does not compute it"
 

@@ -152,11 +152,11 @@ def named(name: str) -> Profile:
 def profile_of(facts: Facts) -> Profile:
     """The profile that a device's own facts match, filled in with what the device says of itself.
 
-    The one with the most conditions wins, and a board's memory must be there; a device that no profile describes gets
-    one of its CPU without any figure that it does not give itself.
+    The one with the most conditions beside ``machine`` wins, and a board's memory must be there; a device that no
+    profile describes gets one of its CPU without any figure that it does not give itself.
     """
     fitting = [one for one in all_profiles() if _matches(one, facts)]
-    kind = max(fitting, key=lambda one: len(one.match), default=None) or _unknown(facts)
+    kind = max(fitting, key=lambda one: len(one.match.keys() - {"machine"}), default=None) or _unknown(facts)
     sensors = tuple(name for name, where in facts.sensors.items() if not where.startswith("none"))
     own = {name: Source(says=_OWN, verified=True) for name in ("memory_bytes", "threads", "dtypes", "sensors")}
     return kind.model_copy(

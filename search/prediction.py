@@ -3,11 +3,12 @@
 Such a trial has no measurement: its latency and memory are predictions with their intervals, and it is labelled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hardware_profiles.profile import Profile, named
-from hardware_profiles.roofline import Calibration, Interval
+from hardware_profiles.roofline import Calibration, Interval, bounded
 from objectives.trial import Figure
 from search.feasibility import predicted
 from spaces.candidate import Candidate
@@ -34,29 +35,28 @@ class Predicted:
     def figures(self, candidate: Candidate, space: Space) -> Mapping[str, Figure]:
         """The predicted figures. They rest on no observation: ``n`` is 0."""
         found = predicted(candidate, space, self.profile, self.calibration)
-        assert found.latency_ms is not None, "predicted_device refuses such a profile"
-        return {
-            "latency_p50_ms": _figure(found.latency_ms, 1.0),
-            "memory_peak_mb": _figure(found.memory_bytes, _MB),
-        }
+        latency = _figure(found.latency_ms, 1.0) if found.latency_ms else Figure(value=None)
+        return {"latency_p50_ms": latency, "memory_peak_mb": _figure(found.memory_bytes, _MB)}
 
 
 def predicted_device(name: str, runtimes: tuple[str, ...], calibration: Calibration | None = None) -> Predicted:
     """The stand-in for the device of this profile: a built-in one's name, or a YAML file.
 
     Raises:
-        BadInput: there is no such profile, or it has no figure that bounds the latency of one of the runtimes.
+        BadInput: there is no such profile, or it lacks figures that bound the latency of one of the runtimes.
     """
     profile = named(name)
     for runtime in runtimes:
         unit, processor = profile.processor(runtime)
-        if not processor.bandwidth and not any(processor.peak.values()):
+        if calibration is None and not bounded(processor):
             raise BadInput(
-                f"the profile {profile.name} has neither memory bandwidth nor peak of its {unit}, which {runtime} runs "
-                f"on; pair a {profile.title or 'device'} and measure, or take a profile with figures."
+                f"the profile {profile.name} lacks the bandwidth or the peak of its {unit}, which {runtime} runs on; "
+                f"pair a {profile.title or 'device'} and measure, or take a profile with figures."
             )
     return Predicted(profile=profile, calibration=calibration)
 
 
 def _figure(interval: Interval, unit: float) -> Figure:
-    return Figure(value=interval.value / unit, low=interval.low / unit, high=interval.high / unit)
+    """An end that is not bounded is null: a figure is finite."""
+    high = interval.high / unit
+    return Figure(value=interval.value / unit, low=interval.low / unit, high=high if math.isfinite(high) else None)
