@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def test_a_roof_is_the_slower_of_reading_and_computing() -> None:
     assert peak_of(Processor(), "f32") is None
 
 
-def brute_force(rows: Sequence[Sequence[float]], figures: Sequence[float]) -> Any:
+def brute_force(rows: Any, figures: Any) -> Any:
     """Non-negative least squares of the relative error: the best of the plain solutions of every support."""
     terms, wanted = np.asarray(rows) / np.asarray(figures)[:, None], np.ones(len(figures))
     best, error = np.zeros(terms.shape[1]), float(wanted @ wanted)

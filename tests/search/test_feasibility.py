@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import yaml
 from hardware_profiles.profile import Processor, built_in, local
 from hardware_profiles.roofline import Anchor, Calibration, calibrate
 from hardware_profiles.wire import Preflight
+from objectives.trial import Figure, Trial
 from search.feasibility import PREDICTED, fallbacks, in_bytes, predicted, refused, unfit
-from search.prediction import predicted_device
-from spaces.axes import Value
+from search.prediction import calibration_of, predicted_device
 from spaces.candidate import Candidate
 from spaces.errors import BadInput
 from spaces.estimate import estimate
@@ -20,7 +21,7 @@ from spaces.shape import read_shape
 from spaces.space import Space
 from spaces.work import work
 
-Knobs = dict[str, dict[str, Value]]
+Knobs = Mapping[str, Mapping[str, Any]]
 
 
 def only(checkpoint: Path, folder: Path, knobs: Knobs) -> tuple[Space, Candidate]:
@@ -131,6 +132,35 @@ def test_without_a_device_figures_are_predicted_and_say_so(tiny_checkpoint: Path
     choices = {axis.name: space.choice(candidate, axis) for axis in space.axes}
     least = estimate(read_shape(tiny_checkpoint), choices).memory_bytes
     assert figures["memory_peak_mb"].low == pytest.approx(least / 1e6)
+
+
+def test_a_runs_own_trials_calibrate_its_device(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    space, _ = only(tiny_checkpoint, tmp_path, {"visual_tokens": {"keep": [0.25, 0.5, 0.75, 1.0]}})
+    candidates = list(space.candidates())
+
+    def trial(number: int, **changed: Figure) -> Trial:
+        figures = {"latency_p50_ms": Figure(value=20.0 + number % 4, n=24), "memory_peak_mb": Figure(value=150.0, n=1)}
+        candidate = candidates[number % 4]
+        return Trial(
+            number=number,
+            candidate_id=candidate.id,
+            candidate=candidate.values,
+            state="complete",
+            figures=figures | changed,
+        )
+
+    measured = [trial(number) for number in range(12)]
+    found = calibration_of(measured, space, fast(), "openvino")
+    assert found is not None
+    assert found.anchors == 12
+    known = predicted(candidates[0], space, fast(), found).latency_ms
+    assert known
+    assert known.low < 20.0 < known.high < 40
+    predictions = [trial(number, latency_p50_ms=Figure(value=5.0)) for number in range(12)]
+    assert calibration_of(predictions, space, fast(), "openvino") is None, "a prediction is no anchor"
+    assert calibration_of(measured, space, fast(), "torch") is None
+    other, _ = only(tiny_checkpoint, tmp_path, {"visual_tokens": {"keep": 0.1}})
+    assert calibration_of(measured, other, fast(), "openvino") is None
 
 
 def test_a_profile_without_figures_predicts_nothing() -> None:
