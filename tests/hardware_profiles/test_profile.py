@@ -51,9 +51,11 @@ def test_what_a_device_says_of_itself_is_taken_and_counts_as_verified() -> None:
 
 
 def test_an_accelerator_with_memory_of_its_own_bounds_what_runs_on_it() -> None:
-    found = profile_of(facts(machine="x86_64", memory_bytes=8 * GIB, accelerators={"cuda:0": "NVIDIA L4"}))
+    found = profile_of(facts(machine="x86_64", memory_bytes=8 * GIB, accelerators={"cuda:0": "NVIDIA L4, 23034 MiB"}))
     assert found.processor("torch")[0] == "gpu"
-    assert found.room("torch") == 24_000_000_000
+    assert found.room("torch") == 23034 << 20
+    assert found.verified("gpu.memory_bytes")
+    assert named("pc-nvidia-l4").room("torch") == 24_000_000_000
     assert found.room("openvino") == 8 * GIB
     assert named("pc-nvidia-l4").room("openvino") is None
 
