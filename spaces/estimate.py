@@ -117,7 +117,9 @@ def exported(shape: Shape) -> list[Tensor]:
     """The tensors that the exported graphs hold."""
     used = max(1, vision_layers(shape))
     return [
-        one for one in shape.tensors if one.part != "vision" or not (_UNUSED.search(one.name) or (one.layer or 0) >= used)
+        one
+        for one in shape.tensors
+        if one.part != "vision" or not (_UNUSED.search(one.name) or (one.layer or 0) >= used)
     ]
 
 
