@@ -234,7 +234,7 @@ def _runtime(c: Mapping[str, Value]) -> list[str]:
     name, precision = c.get("runtime.name", "openvino"), str(c.get("runtime.inference_precision", "f32"))
     threads = c.get("runtime.threads", 1)
     return [
-        "" if name in ("", "openvino") else f"runtime {name}",
+        "" if name in ("", "openvino") else f"runtime {name} {c.get('runtime.server', '')}".rstrip(),
         "" if precision == "f32" else precision,
         "" if threads == 1 else f"{threads} threads",
     ]

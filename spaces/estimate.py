@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from spaces.axes import Value
 from spaces.pruned import pruned
+from spaces.serving import SERVER
 from spaces.shape import Part, Shape, Tensor
 
 Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
@@ -51,10 +52,10 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
     whole = _resized(shape, size) if size else shape
     left = pruned(whole, pruning)
     parameters = sum(left.parameters.values())
-    if runtime["name"] == "torch":
+    if runtime["name"] in ("torch", SERVER):
         rewritten = choices["tuning"]["method"] != "none" or left != whole
         stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
-        resident = _F32 * parameters
+        resident = _F32 * parameters if runtime["name"] == "torch" else stored
     else:
         stored = resident = round(graph_bytes(left, choices["quantization"]))
     tokens = max(1, round(float(choices["visual_tokens"]["keep"]) * left.visual_tokens))
@@ -64,7 +65,7 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
         parameters=parameters,
         weight_bytes=stored,
         resident_bytes=resident,
-        cache_bytes=numbers * CACHE_BYTES[str(runtime["kv_cache_precision"])],
+        cache_bytes=numbers * (1 if runtime["name"] == SERVER else CACHE_BYTES[str(runtime["kv_cache_precision"])]),
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from hardware_profiles.agent import probes
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import LINE_BYTES, Fault, Job, Request, Timing
+from hardware_profiles.messages import LINE_BYTES, Fault, Job, JobFailed, Request, Timing
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find
 from spaces.errors import BadInput
@@ -92,6 +92,8 @@ def main() -> None:
 
 def explain(error: Exception) -> tuple[Fault, str]:
     """The fault that an exception amounts to, and its reason."""
+    if isinstance(error, JobFailed):
+        return error.fault, error.reason
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         peak = probes.memory_peak_bytes() >> 20
@@ -113,6 +115,8 @@ def run(job: Job, events: Events) -> None:
     start = time.perf_counter()
     session = runtime.load(bundle)
     load_s = time.perf_counter() - start
+    if hasattr(session, "memory_peak_bytes"):
+        baseline = 0  # nothing of the engine was there before
     events.send("loaded", load_s=load_s, memory_baseline_bytes=baseline, properties=dict(session.properties))
     if job.kind == "answer":
         _answer(job, asker, session, events)
@@ -147,7 +151,7 @@ def _answer(job: Job, asker: Asker, session: Session, events: Events) -> None:
     events.send(
         "done",
         work_s=time.perf_counter() - start,
-        memory_peak_bytes=probes.memory_peak_bytes(),
+        memory_peak_bytes=_memory_peak_bytes(session),
         properties={**session.properties, "scoring.drafts": drafts},
     )
 
@@ -201,11 +205,18 @@ def _measure(
             energy_j = ((after - before) / 1e6 - idle_w * spent_s) / len(timings)
     events.send(
         "done",
-        memory_peak_bytes=probes.memory_peak_bytes(),
+        memory_peak_bytes=_memory_peak_bytes(session),
         energy_j=energy_j,
         idle_w=idle_w,
         energy_source=energy_source,
+        properties=dict(session.properties),
     )
+
+
+def _memory_peak_bytes(session: Session) -> int:
+    """Of this process, or of the engine's own where the session says so."""
+    own = getattr(session, "memory_peak_bytes", None)
+    return int(own()) if own else probes.memory_peak_bytes()
 
 
 def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], None]) -> int:
