@@ -36,6 +36,7 @@ _HANDLED = (
     "prompt.exemplar_choice",
     "prompt.exemplar_order",
     "runtime.name",
+    "runtime.server",
     "runtime.threads",
     "runtime.inference_precision",
 )

@@ -38,7 +38,7 @@ class Model:
         self._lock = Lock()
 
     def answer(self, messages: list[dict[str, Any]], cap: int, send: Callable[[str], None]) -> tuple[int, int, bool]:
-        """Generate greedily; ``send`` gets each token's text. Counts of prompt and answer, and whether it had an end."""
+        """Generate greedily; ``send`` gets each token's text. Counts of prompt and answer, whether it has an end."""
         from PIL import Image
 
         turns, images = [], []

@@ -67,8 +67,10 @@ def servers_file() -> Path:
 
 
 def handed_down() -> dict[str, str]:
-    """What the environment of a runner needs: it may run as a user who may not read the agent's folder."""
+    """What the environment of a runner, or of an agent with another folder, needs in order to know the same servers."""
     path = servers_file()
+    if _HANDED_DOWN in os.environ:
+        return {_HANDED_DOWN: os.environ[_HANDED_DOWN]}
     try:
         return {_HANDED_DOWN: _text_of(path)} if path.exists() else {}
     except (BadInput, OSError):
@@ -76,7 +78,7 @@ def handed_down() -> dict[str, str]:
 
 
 def read_servers() -> dict[str, Server]:
-    """This device's servers, by name; none where there is no file.
+    """The device's servers, by name; none where there is no file.
 
     Raises:
         BadInput: one sentence that names the file and the field.

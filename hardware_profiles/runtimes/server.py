@@ -1,4 +1,4 @@
-"""The runtime ``server``: an OpenAI-compatible endpoint that the device's own configuration starts, timed by its stream.
+"""The runtime ``server``: an OpenAI-compatible endpoint started as the device's owner wrote, timed by its stream.
 
 llama.cpp's ``llama-server``, vLLM and the like. The bundle names the server (``runtime.server``); how it is started is
 the device's alone (:mod:`hardware_profiles.agent.servers`). Nothing of its arithmetic is pinned or proven: precision,
@@ -32,6 +32,7 @@ from spaces.errors import BadInput
 from spaces.serving import SERVER
 
 SILENCE_S = 600.0  # of a server that was asked
+CHUNKS_A_TOKEN, OTHER_CHUNKS = 8, 64  # of one answer at most: a server that goes on without end is stopped
 _LAST_WORDS_S = 1.0  # that a server whose connection broke is given to end
 _COMPRESSION = 1  # of the PNG: on loopback, bytes are cheaper than the time to save them
 
@@ -127,7 +128,8 @@ class ServerSession:
 
     def _ask(self, body: bytes) -> Streamed:
         try:
-            return stream(HOST, self._process.port, body, SILENCE_S)
+            most = CHUNKS_A_TOKEN * self._cap + OTHER_CHUNKS
+            return stream(HOST, self._process.port, body, timeout_s=SILENCE_S, most=most)
         except Refused as error:
             self._process.check(_LAST_WORDS_S if error.status >= http.client.INTERNAL_SERVER_ERROR else 0.0)
             reason = f"the server {self._server.name!r} refused a question ({error})"

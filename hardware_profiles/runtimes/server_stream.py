@@ -14,7 +14,6 @@ from typing import Any
 PATH = "/v1/chat/completions"
 _LINE_BYTES = 1 << 20
 _ERROR_BYTES = 1 << 16
-_MOST_CHUNKS = 1 << 16  # of one answer; a bundle's longest one has 4096 tokens
 
 
 class Refused(Exception):
@@ -59,8 +58,8 @@ class Streamed:
                 self.finished, self.reason = stamp, str(choice["finish_reason"])
 
 
-def stream(host: str, port: int, body: bytes, timeout_s: float) -> Streamed:
-    """Ask and read to the end; ``timeout_s`` is the longest silence.
+def stream(host: str, port: int, body: bytes, *, timeout_s: float, most: int) -> Streamed:
+    """Ask and read to the end; ``timeout_s`` is the longest silence, ``most`` the number of chunks.
 
     Raises:
         Refused: the server answered with an error, at once or within the stream.
@@ -78,8 +77,8 @@ def stream(host: str, port: int, body: bytes, timeout_s: float) -> Streamed:
         for count, (data, stamp) in enumerate(_events(response)):
             if data == b"[DONE]":
                 break
-            if count > _MOST_CHUNKS:
-                raise ValueError(f"more than {_MOST_CHUNKS} chunks came")
+            if count >= most:
+                raise ValueError(f"more than {most} chunks came")
             chunk = json.loads(data)
             if not isinstance(chunk, dict):
                 raise ValueError(f"{data[:80]!r} is no chunk")

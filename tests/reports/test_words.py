@@ -49,6 +49,8 @@ def test_configuration_in_words() -> None:
         "runtime.inference_precision": "f32",
     }
     assert describe(plain) == ("m",)
+    served: dict[str, Value] = {"model.path": "m", "runtime.name": "server", "runtime.server": "llama"}
+    assert describe(served) == ("m", "runtime server llama")
 
 
 def test_what_was_pruned_and_tuned_in_words() -> None:
