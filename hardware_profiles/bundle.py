@@ -20,6 +20,7 @@ ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
 MOST_TOKENS = 4096  # of one answer, as in a task
 PRECISIONS = ("f32", "bf16", "f16")
 KV_PRECISIONS = (*PRECISIONS, "u8")
+DEVICES = ("cpu", "cuda")
 OWN = "own"
 """In place of a setting: a server decides it, and nothing is pinned."""
 _HEADER_LIMIT = 100 << 20
@@ -33,6 +34,7 @@ class Execution:
 
     Attributes:
         threads: CPU threads of inference.
+        device: ``cpu`` or ``cuda``, the first GPU that torch sees.
         inference_precision: ``f32``, ``bf16`` or ``f16``: of activations and matrix products.
         kv_cache_precision: the same, or ``u8``.
         dynamic_quantization: ``off``: no activation is quantized at run time.
@@ -45,12 +47,13 @@ class Execution:
     kv_cache_precision: str = "f32"
     dynamic_quantization: str = "off"
     server: str = ""
+    device: str = "cpu"
 
 
 def served(server: str) -> Execution:
     """What the bundle of a server pins: its name, and nothing else."""
     return Execution(
-        threads=0, inference_precision=OWN, kv_cache_precision=OWN, dynamic_quantization=OWN, server=server
+        threads=0, inference_precision=OWN, kv_cache_precision=OWN, dynamic_quantization=OWN, server=server, device=OWN
     )
 
 
@@ -265,6 +268,7 @@ def _execution_checks(execution: Execution, *, serves: bool) -> dict[str, bool]:
     named = isinstance(execution.server, str) and SERVER_NAME.fullmatch(execution.server) is not None
     return {
         "execution.server": (named and own) if serves else execution.server == "",
+        "execution.device": serves or execution.device in DEVICES,
         "execution.threads": serves or _whole(execution.threads, 1),
         "execution.inference_precision": serves or execution.inference_precision in PRECISIONS,
         "execution.kv_cache_precision": serves or execution.kv_cache_precision in KV_PRECISIONS,

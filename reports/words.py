@@ -37,6 +37,7 @@ _HANDLED = (
     "prompt.exemplar_order",
     "runtime.name",
     "runtime.server",
+    "runtime.device",
     "runtime.threads",
     "runtime.inference_precision",
 )
@@ -236,6 +237,7 @@ def _runtime(c: Mapping[str, Value]) -> list[str]:
     threads = c.get("runtime.threads", 1)
     return [
         "" if name in ("", "openvino") else f"runtime {name} {c.get('runtime.server', '')}".rstrip(),
+        "" if c.get("runtime.device", "cpu") == "cpu" else f"on {c['runtime.device']}",
         "" if precision == "f32" else precision,
         "" if threads == 1 else f"{threads} threads",
     ]

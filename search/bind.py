@@ -58,6 +58,7 @@ def _execution(runtime: Choice) -> Execution:
     if runtime["name"] == SERVER:
         return served(str(runtime["server"]))
     return Execution(
+        device=str(runtime["device"]),
         threads=int(runtime["threads"]),
         inference_precision=str(runtime["inference_precision"]),
         kv_cache_precision=str(runtime["kv_cache_precision"]),

@@ -48,6 +48,14 @@ class Runtime:
             "server": Domain(
                 kind="text", default="", when=_SERVED, help="name of a server in the device's servers.json", bound=True
             ),
+            "device": Domain(
+                kind="choice",
+                default="cpu",
+                values=("cpu", "cuda"),
+                unless=_SERVED,
+                help="what computes: cpu, or cuda (torch on an NVIDIA GPU)",
+                bound=True,
+            ),
             "threads": Domain(kind="int", default=1, low=1, high=1024, unless=_SERVED, help="CPU threads", bound=True),
             "inference_precision": Domain(
                 kind="choice",

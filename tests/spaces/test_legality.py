@@ -156,3 +156,11 @@ def test_a_server_has_a_name_and_no_settings_of_ours(folder: Path) -> None:
         {"runtime.name": "server", "runtime.server": "llama"},
         {"runtime.name": "server", "runtime.server": "vllm"},
     ]
+
+
+def test_torch_has_one_type_for_arithmetic_and_cache(folder: Path) -> None:
+    runtime: dict[str, Any] = {"name": "torch", "inference_precision": ["f32", "bf16"]}
+    said = refusal(space_of(folder, model={"path": "tiny"}, runtime=runtime))
+    assert "runtime.kv_cache_precision f32 is not the bf16" in said
+    runtime["kv_cache_precision"] = {"choices": ["bf16"], "when": {"runtime.inference_precision": ["bf16"]}}
+    refuse_illegal(space_of(folder, model={"path": "tiny"}, runtime=runtime))

@@ -90,7 +90,7 @@ def test_torch_and_servers_get_the_checkpoint_as_it_is(tiny_checkpoint: Path, ap
 
 def test_execution_settings_do_not_reach_the_artifact() -> None:
     bound = {knob for knob, domain in AXIS.domains.items() if domain.bound}
-    assert bound == {"server", "threads", "inference_precision", "kv_cache_precision"}
+    assert bound == {"server", "device", "threads", "inference_precision", "kv_cache_precision"}
 
 
 def test_an_export_and_a_compression_are_silent_and_call_nobody(tiny_checkpoint: Path, tmp_path: Path) -> None:
