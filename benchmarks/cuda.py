@@ -1,9 +1,9 @@
 """Torch on a CUDA GPU: latency and energy of an answer, the example's largest model, f32 and bf16.
 
-Each precision is measured as a search measures a finalist: five fresh processes, one question after another, every stamp
-after the GPU has finished. ``latency_p50_ms`` is the median over all answers, ``spread`` the least and the largest p50 of
-a process. ``energy_j`` is joules per answer above idle, ``energy_source`` the meters that it is read from (NVML for the
-GPU), or why there is none. The GPU's clocks are left as they are. Last line: one JSON object.
+Each precision is measured as a search measures a finalist: five fresh processes, one question after another, every
+stamp after the GPU has finished. ``latency_p50_ms`` is the median over all answers, ``spread`` the least and the
+largest p50 of a process. ``energy_j`` is joules per answer above idle, ``energy_source`` the meters that it is read
+from (NVML for the GPU), or why there is none. The GPU's clocks are left as they are. Last line: one JSON object.
 """
 
 import argparse

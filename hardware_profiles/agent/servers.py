@@ -6,11 +6,14 @@ The device's owner writes it; a host sends a server's name and nothing else. One
                            "--port", "{port}"],
                "ready": "/health", "model": "any", "start_s": 120, "request": {"cache_prompt": false}}}
 
+Only ``command`` must be there; the other values here are the defaults, but for ``model``, which is the entry's name.
+
 ``command`` is an argument list, never a shell's line. In it ``{model}`` is the bundle's GGUF or, where it has none, its
 folder; ``{mmproj}`` is its GGUF of that name; ``{bundle}`` its folder; ``{port}`` where the server has to listen, on
 127.0.0.1. ``ready`` answers GET with 200 once the model is loaded, within ``start_s`` seconds. ``model`` is the name
-sent in requests. ``request`` is added to each of them: a server that keeps the prompts it has seen answers a repeated
-one sooner than it would in use, and llama.cpp is kept from it by ``cache_prompt`` (tools/server/README.md).
+sent in requests. ``request`` is added to each of them. A server that keeps the prompts it has seen answers a repeated
+one sooner than it would in use: llama.cpp does not where ``cache_prompt`` is false (tools/server/README.md), vLLM where
+its command has ``--no-enable-prefix-caching``. A server that refuses fields it does not know wants ``"request": {}``.
 """
 
 import json
@@ -27,6 +30,7 @@ from spaces.serving import SERVER_NAME
 
 FILE = "servers.json"
 LONGEST_START_S = 3600.0
+UNCACHED = {"cache_prompt": False}
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _KNOWN = ("model", "mmproj", "port", "bundle")
 _MOST_BYTES = 1 << 16  # an environment variable holds twice as much, see execve(2)
@@ -135,7 +139,7 @@ def _server(path: Path, name: str, entry: Any) -> Server:
     if unknown := sorted(set(entry) - set(fields)):
         raise BadInput(f"{where}.{unknown[0]} is no field of a server; there are {', '.join(fields)}.")
     start_s = entry.get("start_s", 120)
-    request = entry.get("request", {})
+    request = entry.get("request", UNCACHED)
     checks = {
         "ready": _text(ready := entry.get("ready", "/health")) and ready.startswith("/"),
         "model": _text(model := entry.get("model", name)),

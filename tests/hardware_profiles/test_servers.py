@@ -36,7 +36,7 @@ def test_a_command_is_filled_in_item_by_item(configured: Configured, tmp_path: P
     assert (llama.ready, llama.model, llama.start_s, llama.request) == ("/health", "any", 30.0, {"cache_prompt": False})
     vllm = find_server("vllm")
     assert vllm.line(bundle, 81)[5:] == ["--limit-mm-per-prompt", '{"image": 3}', model + model]
-    assert (vllm.ready, vllm.model, vllm.start_s, vllm.request) == ("/health", "vllm", 120.0, {})
+    assert (vllm.ready, vllm.model, vllm.start_s, vllm.request) == ("/health", "vllm", 120.0, {"cache_prompt": False})
     for path in bundle.glob("*.gguf"):
         path.unlink()
     assert vllm.line(bundle, 81)[7] == f"{bundle}{bundle}"
