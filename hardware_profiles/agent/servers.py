@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.state import state_folder
 from spaces.errors import BadInput
 from spaces.serving import SERVER_NAME
 
@@ -64,15 +65,9 @@ class Server:
         return [_PLACEHOLDER.sub(lambda match: values[match[1]], item) for item in self.command]
 
 
-def servers_file() -> Path:
-    """Where this device's file is: in ``$VLMFRONT_AGENT_STATE``, else in the agent's usual folder."""
-    state = os.environ.get("VLMFRONT_AGENT_STATE")
-    return (Path(state) if state else Path.home() / ".local" / "state" / "vlmfront-agent") / FILE
-
-
 def handed_down() -> dict[str, str]:
     """What the environment of a runner, or of an agent with another folder, needs in order to know the same servers."""
-    path = servers_file()
+    path = state_folder() / FILE
     if _HANDED_DOWN in os.environ:
         return {_HANDED_DOWN: os.environ[_HANDED_DOWN]}
     try:
@@ -81,13 +76,13 @@ def handed_down() -> dict[str, str]:
         return {}  # the runner says what is wrong, should its job need a server
 
 
-def read_servers() -> dict[str, Server]:
-    """The device's servers, by name; none where there is no file.
+def read_servers(state: Path | None = None) -> dict[str, Server]:
+    """The device's servers, by name; none where there is no file. ``state`` is the agent's folder if not the usual one.
 
     Raises:
         BadInput: one sentence that names the file and the field.
     """
-    path = servers_file()
+    path = (state or state_folder()) / FILE
     text = os.environ.get(_HANDED_DOWN)
     if text is None:
         if not path.exists():
@@ -122,7 +117,7 @@ def find_server(name: str) -> Server:
     Raises:
         BadInput: there is none, or the file is not as it should be.
     """
-    path, servers = servers_file(), read_servers()
+    path, servers = state_folder() / FILE, read_servers()
     if name not in servers:
         known = f"it has {', '.join(servers)}" if servers else "it has none"
         raise BadInput(f"{path} names no server {name!r} ({known}); add it there, or use another runtime.server.")

@@ -40,6 +40,7 @@ class ServerProcess:
             JobFailed: ``CRASH`` or ``OOM`` if it ends meanwhile, ``TIMEOUT`` if it does not get ready in time.
         """
         self._server = server
+        self._kills = probes.oom_kills()
         self.port = _free_port()
         self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child lives
         try:
@@ -84,7 +85,7 @@ class ServerProcess:
         """Raise what became of it if it has ended, or ends within ``patience_s``.
 
         Raises:
-            JobFailed: ``CRASH``, or ``OOM`` where it says so itself.
+            JobFailed: ``CRASH``, or ``OOM`` where the kernel killed for memory or the server's last words are of it.
         """
         try:
             code = self._child.wait(patience_s) if patience_s else self._child.poll()
@@ -94,8 +95,11 @@ class ServerProcess:
             return
         tail = self._tail()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        fault = "OOM" if any(sign in tail.lower() for sign in _OUT_OF_MEMORY) else "CRASH"
-        raise JobFailed("OOM" if fault == "OOM" else "CRASH", f"the server {self._server.name!r} {how}: {tail}")
+        reason = f"the server {self._server.name!r} {how}: {tail}"
+        killed = code == -signal.SIGKILL and probes.oom_kills() > self._kills
+        if killed or any(sign in tail.lower() for sign in _OUT_OF_MEMORY):
+            raise JobFailed("OOM", reason)
+        raise JobFailed("CRASH", reason)
 
     def _wait(self) -> None:
         limit = time.monotonic() + self._server.start_s
