@@ -38,7 +38,7 @@ def poisoned(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return {"torch": checkpoint, "openvino": export}
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+@pytest.mark.parametrize("runtime", ["openvino", pytest.param("torch", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["measure", "answer"])
 def test_case_22_nan_weights_end_in_a_fault(
     poisoned: dict[str, Path], tmp_path: Path, runtime: str, kind: Literal["measure", "answer"]
