@@ -68,7 +68,10 @@ def test_case_19_a_meter_that_fails_meanwhile(timed_job: Job, board: Board, shor
     assert "the meter failed meanwhile" in result.energy_source
 
 
-def test_case_19_answers_too_short_for_the_meter(timed_job: Job, board: Board, short_waits: None) -> None:
+def test_case_19_answers_too_short_for_the_meter(
+    timed_job: Job, board: Board, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 2.0)
     result = measure(timed_job, command=script("begin(); work(0.2)"), sensors=Sensors(board("orin_nano")))
     assert result.energy_j is None
     assert "it needs 2 s" in result.energy_source
