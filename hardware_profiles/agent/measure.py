@@ -148,8 +148,8 @@ class _Watch:
         self.trace.look()
         start = time.monotonic()
         self._wait(IDLE_S)
-        self.trace.look()
         end = time.monotonic()
+        self.trace.look()
         joules, _ = self.trace.joules(self.trace.at(start), self.trace.at(end))
         return None if joules is None else joules / (end - start)
 
