@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent import groups, probes
+from hardware_profiles.agent import groups, probes, servers
 from hardware_profiles.messages import Job
 
 JAIL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("jail.py")))
@@ -86,7 +86,7 @@ def plan(job: Job, command: Sequence[str], confine: Confine) -> Plan:
     }
     return Plan(
         command=(*JAIL, json.dumps(settings), *command),
-        environment=environment(os.environ),
+        environment={**environment(os.environ), **servers.handed_down()},
         group=group,
         isolation={
             "isolation.user": whose,
