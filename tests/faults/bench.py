@@ -49,9 +49,9 @@ class Bench:
     runs: Path
     opened: ExitStack = field(default_factory=ExitStack)
 
-    def open(self, **given: Any) -> RemoteDevice:
+    def open(self) -> RemoteDevice:
         """The device, by the real host; closed when the test ends."""
-        device = open_device("bench", **{"cancel": NEVER, "patience_s": 20.0} | given)
+        device = open_device("bench", cancel=NEVER, patience_s=20.0)
         self.opened.callback(device.close)
         return device
 
