@@ -71,7 +71,9 @@ def forks() -> Iterator[Forks]:
 
 
 class Session:
-    """Pair, take the lease, upload, submit, hear the result, acknowledge, and a second job: with an agent that may die or have no room.
+    """Pair, take the lease, upload, submit, hear the result, acknowledge, and a second job.
+
+    The agent may die or have no room.
 
     An agent that dies is started again under its address, without faults; one that has no room gets some when the host
     has heard of it. ``epochs`` are those that the host was given, in order; ``failures`` what it was told.
@@ -108,7 +110,7 @@ class Session:
             self._make_room()
             device.close()
             for token in self.used:
-                assert self._step(partial(self._redeem, token), OSError) == (401, "UNAUTHENTICATED")
+                assert self._step(partial(self._redeem, token), (OSError,)) == (401, "UNAUTHENTICATED")
         finally:
             self._closing.set()
             self._stop()
@@ -146,9 +148,11 @@ class Session:
         while True:
             token = token or self._token()
             try:
-                self._step(lambda: add_device("bench", f"127.0.0.1:{self._port}", token, patience_s=5.0), JobFailed)
+                pair = partial(add_device, "bench", f"127.0.0.1:{self._port}", token, patience_s=5.0)
+                self._step(pair, (JobFailed,))
             except BadInput as refusal:
-                assert "refused the token" in str(refusal), refusal
+                if "refused the token" not in str(refusal):
+                    raise
                 self.failures.append(str(refusal))
                 self.used.append(token)
                 token = ""
@@ -172,13 +176,13 @@ class Session:
                 self._make_room()
         raise AssertionError("no token was printed")
 
-    def _step(self, what: Callable[[], T], *faults: type[Exception]) -> T:
+    def _step(self, what: Callable[[], T], faults: tuple[type[Exception], ...] = (JobFailed, BadInput)) -> T:
         for _ in range(TRIES):
             assert time.monotonic() < self._end, self.failures
             assert self._up.wait(LIMIT_S), self.failures
             try:
                 return what()
-            except faults or (JobFailed, BadInput) as error:
+            except faults as error:
                 self.failures.append(str(error))
                 self._make_room()
                 NEVER.wait(0.02)  # until a dead agent is known to be one
@@ -241,14 +245,16 @@ def check(session: Session, texts: list[str], changes: list[str], mode: str) -> 
 
 
 def check_folder(state: Path, unprinted: int) -> None:
-    """No temporary file, no token but those that were made and never printed, no half blob, no job that nobody needs; every file is what its name says."""
+    """Every file is what its name says; no temporary file is left, no half blob, no job, no token that was printed."""
     names = {path.relative_to(state).as_posix() for path in state.rglob("*")}
     assert not [name for name in names if name.endswith((".tmp", ".part"))], names
     assert not [name for name in names if name.startswith("jobs/")], names
     assert len(list((state / "tokens").iterdir())) <= unprinted
     assert "runner.json" not in names
     blobs = {path.name: path.read_bytes() for path in (state / "blobs").iterdir()}
-    assert {name: hashlib.sha256(content).hexdigest() for name, content in blobs.items()} == dict(zip(blobs, blobs, strict=True))
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in blobs.items()} == dict(
+        zip(blobs, blobs, strict=True)
+    )
     assert sorted(blobs.values()) == sorted(FILES.values())  # the image went with its job
     audited = [line for line in (state / "audit.jsonl").read_text().splitlines() if line.endswith("}")]
     assert len(audited) >= len((state / "audit.jsonl").read_text().splitlines()) - 1  # one may have been cut off

@@ -19,8 +19,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from hardware_profiles.agent import cli, confine, facts, hello, serve, service  # noqa: E402
-from tests.faults.inject import Plan, install  # noqa: E402
+from hardware_profiles.agent import cli, confine, facts, hello, serve, service
+from tests.faults.inject import Plan, install
 
 SPEAKS = """
 import hashlib, json, os, sys, time

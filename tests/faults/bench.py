@@ -33,11 +33,11 @@ TMPFS = 'mount -t tmpfs -o size="$1" none "$2" && cp -a "$2.pairs/." "$2" && shi
 
 
 def unshare() -> tuple[str, ...]:
-    """What gives a command a mount namespace of its own on this machine, as root or as anyone else."""
+    """What gives a command a mount namespace of its own on this machine; empty if nothing does."""
     for way in (("unshare", "--mount"), ("unshare", "--map-root-user", "--mount")):
         if subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0:
             return way
-    raise AssertionError("this machine gives nobody a mount namespace")
+    return ()
 
 
 @dataclass
@@ -93,6 +93,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             }
             command = [*AGENTS, json.dumps(given)]
             if tmpfs:
+                if not unshare():
+                    pytest.skip("this machine gives nobody a mount namespace")
                 state.mkdir()
                 command = [*unshare(), "sh", "-c", TMPFS, "sh", tmpfs, str(state), *command]
             process, ready = stack.enter_context(serving(state, *arguments, command=command))

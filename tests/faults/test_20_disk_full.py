@@ -1,4 +1,4 @@
-"""Case 20: the disk is full: 507 before anything is written, blobs that nobody needs go, and work goes on afterwards."""
+"""Case 20: the disk is full: 507 before anything is written, unreferenced blobs go, and work goes on afterwards."""
 
 import os
 import shutil

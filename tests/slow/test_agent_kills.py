@@ -1,4 +1,4 @@
-"""An agent killed with SIGKILL, and out of disk, at every change of its folder: the host's session ends all the same."""
+"""An agent killed with SIGKILL, and out of disk, at every change of its folder: the host's session goes on."""
 
 import shutil
 import time
@@ -19,7 +19,9 @@ def test_every_change_of_an_agent_may_be_the_last(
     begun, kinds, broken = time.monotonic(), Counter[str](), []
     with forks() as forked:
         whole, _ = hit(tmp_path / "whole", forked, monkeypatch, "log")
-        places = [place for place, one in enumerate(whole, 1) if mode == "kill" or not one.startswith(("remove", "tru"))]
+        places = [
+            place for place, one in enumerate(whole, 1) if mode == "kill" or not one.startswith(("remove", "tru"))
+        ]
         for place in places:
             folder = tmp_path / str(place)
             try:
