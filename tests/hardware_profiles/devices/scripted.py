@@ -15,6 +15,7 @@ from hardware_profiles.agent.access import Access
 from hardware_profiles.agent.exchange import Asked, Reply, refused
 from hardware_profiles.agent.identity import Tokens
 from hardware_profiles.agent.listener import Listener
+from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.devices.known import KnownDevice
 from hardware_profiles.messages import Measurement, Process, Timing
@@ -32,6 +33,7 @@ from hardware_profiles.wire import (
     dump,
     parse,
 )  # fmt: skip
+from spaces.prompting import Prompt
 
 FACTS = Facts(machine="x86_64", model="a board", cpu="a cpu", memory_bytes=8 << 30, threads=4, dtypes=("f32",))
 HELLO = Hello(
@@ -226,3 +228,13 @@ def known(agent: Agent, port: int, name: str = "bench") -> KnownDevice:
         fingerprint=agent.identity.fingerprint,
         paired="2026-01-01T00:00:00+00:00",
     )
+
+
+def small_bundle(folder: Path) -> Path:
+    """A sealed bundle of two files that no engine would load."""
+    folder.mkdir()
+    (folder / "model.xml").write_text("<net/>")
+    (folder / "model.bin").write_bytes(b"\0" * 1000)
+    pinned: dict[str, Any] = {"prompt": Prompt(), "max_new_tokens": 8, "execution": Execution()}
+    seal(folder, runtime="openvino", candidate={}, provenance={}, **pinned)
+    return folder

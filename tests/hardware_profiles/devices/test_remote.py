@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,15 +11,13 @@ import pytest
 from hardware_profiles.agent.exchange import Asked, refused
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.supervisor import Cancelled
-from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.devices import follow, lease, open_device
 from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import Answer, JobFailed, Request
 from hardware_profiles.wire import WireJob
 from spaces.errors import BadInput
-from spaces.prompting import Prompt
 from tests.faults.proxy import Proxy
-from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement
+from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
 
 Open = Callable[..., RemoteDevice]
 NEVER = threading.Event()
@@ -33,20 +31,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    (folder / "model.xml").write_text("<net/>")
-    (folder / "model.bin").write_bytes(b"\0" * 1000)
-    seal(
-        folder,
-        runtime="openvino",
-        prompt=Prompt(),
-        max_new_tokens=8,
-        execution=Execution(),
-        candidate={},
-        provenance={},
-    )
-    return folder
+    return small_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -57,19 +42,22 @@ def asked(tmp_path: Path) -> tuple[Request, ...]:
 
 
 @pytest.fixture
-def start(line: Proxy, opened: ExitStack) -> Iterator[Open]:
+def start(line: Proxy, opened: ExitStack) -> Open:
+    defaults: dict[str, Any] = {"cancel": NEVER, "patience_s": 20.0}
+
     def make(**given: Any) -> RemoteDevice:
-        device = open_device("bench", **{"cancel": NEVER, "patience_s": 20.0} | given)
+        device = open_device("bench", **defaults | given)
         opened.callback(device.close)
         return device
 
-    return make  # type: ignore[return-value]
+    return make
 
 
 def test_a_measurement_comes_back_as_it_was_made_and_only_what_is_missing_travels(
     agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...]
 ) -> None:
-    device, told = start(), []
+    told: list[str] = []
+    device = start()
     assert (device.name, device.here, device.profile.memory_bytes) == ("bench", False, 8 << 30)
     assert device.measure(bundle, asked, min_answers=13, cancel=NEVER, waiting=told.append) == measurement()
     (job,) = (one.asked for one in agent.script.jobs.values())
@@ -146,7 +134,7 @@ def test_a_job_that_runs_is_found_again_too(
     agent.script.runs = lambda _: [("phase", {"phase": "load"})]
     stop = threading.Event()
     killed = start(owner="run-7")
-    killed._cancel = lambda _: None  # type: ignore[method-assign]  # a host that is killed cancels nothing
+    killed._cancel = lambda job: None  # type: ignore[method-assign]  # a host that is killed cancels nothing
 
     def die() -> None:
         with pytest.raises(Cancelled):
@@ -170,11 +158,13 @@ def test_a_lease_that_ran_out_is_taken_anew_and_the_job_submitted_again(  # case
     device = start()
     runs = agent.script.runs
     agent.script.runs = lambda _: []
-    threading.Thread(target=lambda: (wait_for(lambda: agent.script.count("GET", "events")), lose())).start()
 
     def lose() -> None:
+        wait_for(lambda: agent.script.count("GET", "events"))
         agent.script.runs = runs
         agent.do(agent.script.expire)
+
+    threading.Thread(target=lose).start()
 
     assert device.measure(bundle, asked, cancel=NEVER) == measurement()
     assert agent.script.executions == 2
@@ -263,8 +253,14 @@ def test_answers_come_as_they_are_made_and_enough_of_them_end_the_job(
         ("answers", {"answers": said[3:]}),
         ("result", facts),
     ]
-    device, seen = start(), []
-    every = device.answer(bundle, asked, cancel=NEVER, enough=lambda came: bool(seen.append(tuple(came))))
+    device = start()
+    seen: list[Sequence[Answer]] = []
+
+    def never(came: Sequence[Answer]) -> bool:
+        seen.append(came)
+        return False
+
+    every = device.answer(bundle, asked, cancel=NEVER, enough=never)
     assert every.answers == tuple(Answer(**one) for one in said)  # type: ignore[arg-type]
     assert (every.load_s, every.work_s, every.memory_peak_bytes) == (0.5, 0.2, 7)
     assert [len(came) for came in seen] == [3, 1]
@@ -285,7 +281,12 @@ def test_a_cancel_stops_the_job_on_the_device(
 ) -> None:
     agent.script.runs = lambda _: [("phase", {"phase": "load"})]
     device, stop = start(), threading.Event()
-    threading.Thread(target=lambda: (wait_for(lambda: agent.script.count("GET", "events")), stop.set())).start()
+
+    def cancel() -> None:
+        wait_for(lambda: agent.script.count("GET", "events"))
+        stop.set()
+
+    threading.Thread(target=cancel).start()
     with pytest.raises(Cancelled):
         device.measure(bundle, asked, cancel=stop)
     assert [job.status for job in agent.script.jobs.values()] == ["cancelled"]
