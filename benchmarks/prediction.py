@@ -49,7 +49,7 @@ def settings(bf16: bool) -> Iterator[tuple[str, Values]]:
         changes["bf16"] = {"runtime.inference_precision": "bf16"}
         changes["bf16, half the tokens"] = {"runtime.inference_precision": "bf16", "visual_tokens.keep": 0.5}
     for model, (name, change) in product(FAMILY, changes.items()):
-        yield f"{model.name} {name}", {"model.path": str(model)} | change
+        yield f"{model.name} {name}", {"model.path": str(model), **change}
 
 
 def measured(bench: Workbench, rounds: int, bf16: bool) -> dict[str, Anchor]:

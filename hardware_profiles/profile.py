@@ -1,7 +1,5 @@
 """What is known of a kind of device before anything is measured on it. A profile is a YAML file."""
 
-import os
-import platform
 import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -11,15 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent.facts import facts as facts_here
 from hardware_profiles.wire import Facts
 from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.profile/1"
-_FLAGS = {
-    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
-    "int8": {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp"},
-}
 _PROFILES = Path(str(files("hardware_profiles"))) / "profiles"
 _SEEN = (0.7, 1.05)
 """The share of a board's memory that its system can show: firmware and graphics keep some of it."""
@@ -152,32 +146,38 @@ def named(name: str) -> Profile:
 def profile_of(facts: Facts) -> Profile:
     """The profile that a device's own facts match, filled in with what the device says of itself.
 
-    The one with the most conditions wins, and a board's memory must be there; a device that no profile describes gets
-    one of its CPU without any figure that it does not give itself.
+    The one with the most conditions beside ``machine`` wins, and a board's memory must be there; a device that no
+    profile describes gets one of its CPU without any figure that it does not give itself.
     """
     fitting = [one for one in all_profiles() if _matches(one, facts)]
-    kind = max(fitting, key=lambda one: len(one.match), default=None) or _unknown(facts)
+    kind = max(fitting, key=lambda one: len(one.match.keys() - {"machine"}), default=None) or _unknown(facts)
     sensors = tuple(name for name, where in facts.sensors.items() if not where.startswith("none"))
-    own = {name: Source(says=_OWN, verified=True) for name in ("memory_bytes", "threads", "dtypes", "sensors")}
+    own = ["memory_bytes", "threads", "dtypes", "sensors"]
+    processors = dict(kind.processors)
+    cards = (text for text in facts.accelerators.values() if re.search(kind.match.get("accelerators", "$^"), text))
+    if size := re.search(r"(\d+) MiB", next(cards, "")):
+        processors["gpu"] = processors["gpu"].model_copy(update={"memory_bytes": int(size[1]) << 20})
+        own.append("gpu.memory_bytes")
     return kind.model_copy(
         update={
             "memory_bytes": facts.memory_bytes,
             "threads": facts.threads,
             "dtypes": tuple(facts.dtypes),
             "sensors": sensors,
+            "processors": processors,
             "source": f"{kind.source}; memory, threads, dtypes and sensors: {_OWN}",
-            "sources": kind.sources | own,
+            "sources": kind.sources | {name: Source(says=_OWN, verified=True) for name in own},
         }
     )
 
 
 def local() -> Profile:
     """The profile of this machine, from its own facts."""
-    return profile_of(_facts())
+    return profile_of(facts_here())
 
 
 def measured(profile: Profile, bandwidth: float, peak: Mapping[str, float]) -> Profile:
-    """The profile with what was measured of its CPU: bytes a second, and dtype -> operations a second of all threads."""
+    """The profile with what was measured of its CPU: bytes a second; dtype -> operations a second of all threads."""
     cpu = profile.processors.get("cpu", Processor()).model_copy(update={"bandwidth": bandwidth, "peak": dict(peak)})
     says = "measured on this device: sum of a large array, product of large matrices (hardware_profiles.calibration)"
     own = {name: Source(says=says, verified=True) for name in ("cpu.bandwidth", "cpu.peak")}
@@ -209,25 +209,3 @@ def _unknown(facts: Facts) -> Profile:
     cpu = Processor(runtimes=("openvino", "torch", "server"))
     kind: dict[str, Any] = {"name": f"{facts.machine}-cpu", "memory_bytes": 0, "threads": 0, "dtypes": ()}
     return Profile(schema_id=SCHEMA, source="no profile describes this kind", processors={"cpu": cpu}, **kind)
-
-
-def _facts() -> Facts:
-    """What this machine says of itself."""
-    said = _cpu()
-    flags = set(said.get("flags", said.get("Features", "")).split())
-    model = Path("/proc/device-tree/model")
-    return Facts(
-        machine=platform.machine(),
-        model=model.read_text(errors="replace").rstrip("\0") if model.is_file() else "",
-        cpu=said.get("model name", ""),
-        memory_bytes=probes.memory_total_bytes(),
-        threads=len(os.sched_getaffinity(0)),
-        dtypes=("f32", *(dtype for dtype, any_of in _FLAGS.items() if flags & any_of)),
-    )
-
-
-def _cpu() -> dict[str, str]:
-    """The fields of the first processor in /proc/cpuinfo."""
-    first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}

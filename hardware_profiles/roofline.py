@@ -21,14 +21,20 @@ SCHEMA = "vlmfront.calibration/1"
 LEAST_ANCHORS = 10
 CONFIDENCE = 0.95
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
-UNCALIBRATED = 30.0
+SLOWER = 30.0
 """How many times its roofs an answer may take where no anchor says more.
 
-Small models are mostly overhead: over the inspection family (0.4 to 5.4 million parameters) on an x86 server's core,
-measured latency was PLACEHOLDER times the sum of the roofs (benchmarks/prediction.py).
+Small models are mostly overhead: over 40 bundles of the inspection family on one core of an x86 server the measured
+latency was 1.7 to 27 times the sum of the roofs, least for the largest model (benchmarks/prediction.py).
 """
-UNCALIBRATED_MEMORY_BYTES = 2_000_000_000
-"""What a runtime may hold beside weights and cache where no anchor says more: its libraries and activations."""
+LAYER_MS = 5.0
+"""Overhead of one transformer layer in one call that is added to that.
+
+An accelerator's roofs are nothing beside the time to launch its kernels, ten to twenty a layer from Python; each would
+have to take a quarter of a millisecond, several times what it does even from a slow CPU. A guess, and a generous one.
+"""
+RUNTIME_BYTES, MOST_RUNTIME_BYTES = 150_000_000, 2_000_000_000
+"""What a runtime holds beside weights and cache: of openvino 146 to 183 MB in that benchmark. And what it may hold."""
 _SAME = 1.001  # two counts of work that differ by less are the same
 
 
@@ -110,7 +116,9 @@ def calibrate(anchors: Sequence[Anchor], profile: Profile, runtime: str) -> Cali
         BadInput: there are fewer than ``LEAST_ANCHORS``, or one has no latency.
     """
     if len(anchors) < LEAST_ANCHORS:
-        raise BadInput(f"{len(anchors)} anchors are too few to calibrate {profile.name}; measure {LEAST_ANCHORS} or more.")
+        raise BadInput(
+            f"{len(anchors)} anchors are too few to calibrate {profile.name}; measure {LEAST_ANCHORS} or more."
+        )
     if any(one.latency_ms <= 0 or one.memory_bytes <= 0 for one in anchors):
         raise BadInput(f"an anchor of {profile.name} has no latency or no memory; measure it again.")
     unit = profile.processor(runtime)[1]
@@ -129,13 +137,13 @@ def predict(work: Work, profile: Profile, runtime: str, calibration: Calibration
     With anchors that enclose it, the calibrated interval. Beyond them its ends are kept only where they must hold:
     more work takes no less time and memory, so the low end is that of the anchors' range, and the high end is as wide
     as without anchors. Without anchors the low end is what arithmetic at the dense peak alone takes, which nothing can
-    beat (weights may come from a cache, so their bandwidth bounds nothing), and the high end ``UNCALIBRATED`` times
-    the roofs.
+    beat (weights may come from a cache, so their bandwidth bounds nothing), the high end ``SLOWER`` times the roofs and
+    ``LAYER_MS`` a layer, and the value lies in the middle of roofs and high end, by ratio.
     """
     unit = profile.processor(runtime)[1]
     latency = _bounds(work, unit, profile)
     least = float(work.memory_bytes)
-    memory = Interval(low=least, value=least + UNCALIBRATED_MEMORY_BYTES / 10, high=least + UNCALIBRATED_MEMORY_BYTES)
+    memory = Interval(low=least, value=least + RUNTIME_BYTES, high=2 * least + MOST_RUNTIME_BYTES)
     if calibration is None:
         return Prediction(latency_ms=latency, memory_bytes=memory, calibrated=False)
     terms, memory_terms = _terms(work, unit, profile), _memory_terms(work)
@@ -161,8 +169,8 @@ def parse(text: str, where: str) -> Calibration:
         body = json.loads(text)
         if body.pop("schema") != SCHEMA:
             raise ValueError("its schema is another one")
-        fits = {name: _fit(body.pop(name)) for name in ("latency", "memory")}
-        return Calibration(**body, **fits)
+        latency, memory = _fit(body.pop("latency")), _fit(body.pop("memory"))
+        return Calibration(latency=latency, memory=memory, **body)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{where} is no calibration ({error}); calibrate the device again.") from None
 
@@ -171,6 +179,11 @@ def roof_ms(phase: Phase, work: Work, unit: Processor, profile: Profile) -> floa
     """The least milliseconds of a phase as data sheets have it; a figure that is not known bounds nothing."""
     reading = phase.bytes_read / unit.bandwidth if unit.bandwidth else 0.0
     return 1e3 * max(reading, _computing_s(phase.operations, work, unit, profile))
+
+
+def bounded(unit: Processor) -> bool:
+    """Whether a processor's figures bound a latency at all: one roof says nothing of what stays below the other."""
+    return bool(unit.bandwidth) and any(unit.peak.values())
 
 
 def peak_of(unit: Processor, dtype: str) -> float | None:
@@ -205,12 +218,13 @@ def _memory_terms(work: Work) -> tuple[float, ...]:
 
 
 def _bounds(work: Work, unit: Processor, profile: Profile) -> Interval | None:
-    """What the profile alone says of the latency; null where it knows neither bandwidth nor peak."""
-    roof = math.fsum(roof_ms(phase, work, unit, profile) for phase in _phases(work))
-    if not roof:
+    """What the profile alone says of the latency; null where it lacks bandwidth or peak."""
+    if not bounded(unit):
         return None
+    roof = math.fsum(roof_ms(phase, work, unit, profile) for phase in _phases(work))
     low = 1e3 * math.fsum(_computing_s(phase.operations, work, unit, profile) for phase in _phases(work))
-    return Interval(low=low, value=roof * math.sqrt(UNCALIBRATED), high=roof * UNCALIBRATED)
+    high = SLOWER * roof + LAYER_MS * sum(phase.layers for phase in _phases(work))
+    return Interval(low=low, value=math.sqrt(roof * high), high=high)
 
 
 def _interval(fit: Fit, terms: Sequence[float], bounds: Interval | None) -> Interval:
