@@ -18,6 +18,7 @@ from hardware_profiles.agent.listener import Listener
 from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.devices.known import KnownDevice
+from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import Measurement, Process, Timing
 from hardware_profiles.wire import (
     EPOCH_HEADER,
@@ -238,3 +239,11 @@ def small_bundle(folder: Path) -> Path:
     pinned: dict[str, Any] = {"prompt": Prompt(), "max_new_tokens": 8, "execution": Execution()}
     seal(folder, runtime="openvino", candidate={}, provenance={}, **pinned)
     return folder
+
+
+def die(device: RemoteDevice) -> None:
+    """What a killed host leaves: nothing is acknowledged, the lease is neither renewed nor given back."""
+    device._lease._closed.set()
+    device._lease._heart.join()
+    device.connection.close()
+    device._closed = True

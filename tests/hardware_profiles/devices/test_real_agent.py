@@ -18,6 +18,7 @@ from hardware_profiles.devices.pairing import add_device
 from hardware_profiles.messages import Answer, Request
 from spaces.canonical import file_digest
 from tests.faults.proxy import Fault, Proxy
+from tests.hardware_profiles.devices.scripted import die
 
 NEVER = threading.Event()
 COMMAND = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli")
@@ -89,7 +90,7 @@ def test_a_killed_agent_and_a_restarted_host_find_the_job_again(  # cases 6 and 
     add_device("bench", f"127.0.0.1:{served.port}", served.token())
     folder = sealed().folder
     killed = open_device("bench", cancel=NEVER, patience_s=60.0, owner="run-7")
-    opened.callback(killed.connection.close)
+    opened.callback(killed.close)
     told: list[str] = []
     seen: list[str] = []
 
@@ -101,6 +102,7 @@ def test_a_killed_agent_and_a_restarted_host_find_the_job_again(  # cases 6 and 
 
     first = killed.answer(folder, requests, cancel=NEVER, enough=kill_once)
     assert [one.id for one in first.answers] == [one.id for one in requests] == seen
+    die(killed)
     heard = open_device("bench", cancel=NEVER, waiting=told.append, patience_s=60.0, owner="run-7")
     opened.callback(heard.close)
     assert told == []  # its lease is still there

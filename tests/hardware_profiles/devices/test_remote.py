@@ -11,13 +11,14 @@ import pytest
 from hardware_profiles.agent.exchange import Asked, refused
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.supervisor import Cancelled
+from hardware_profiles.device import Device
 from hardware_profiles.devices import follow, lease, open_device
 from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import Answer, JobFailed, Request
 from hardware_profiles.wire import WireJob
 from spaces.errors import BadInput
 from tests.faults.proxy import Proxy
-from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
+from tests.hardware_profiles.devices.scripted import HELLO, Agent, die, measurement, small_bundle
 
 Open = Callable[..., RemoteDevice]
 NEVER = threading.Event()
@@ -57,7 +58,7 @@ def test_a_measurement_comes_back_as_it_was_made_and_only_what_is_missing_travel
     agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...]
 ) -> None:
     told: list[str] = []
-    device = start()
+    device: Device = start()
     assert (device.name, device.here, device.profile.memory_bytes) == ("bench", False, 8 << 30)
     assert device.measure(bundle, asked, min_answers=13, cancel=NEVER, waiting=told.append) == measurement()
     (job,) = (one.asked for one in agent.script.jobs.values())
@@ -116,6 +117,7 @@ def test_a_host_that_restarts_finds_its_job_and_its_result(  # case 6
     killed = start(owner="run-7")
     killed.measure(bundle, asked, cancel=NEVER)
     killed.measure(bundle, asked, cancel=NEVER)  # kept by nobody: the host dies here, with no farewell
+    die(killed)
     epoch = agent.script.epoch
     again = start(owner="run-7")
     assert again.measure(bundle, asked, cancel=NEVER) == measurement()
@@ -136,15 +138,16 @@ def test_a_job_that_runs_is_found_again_too(
     killed = start(owner="run-7")
     killed._cancel = lambda job: None  # type: ignore[method-assign]  # a host that is killed cancels nothing
 
-    def die() -> None:
+    def work() -> None:
         with pytest.raises(Cancelled):
             killed.measure(bundle, asked, cancel=stop)
 
-    died = threading.Thread(target=die)
+    died = threading.Thread(target=work)
     died.start()
     wait_for(lambda: agent.script.count("GET", "events"))
     stop.set()
     died.join()
+    die(killed)
     again = start(owner="run-7")
     threading.Timer(0.3, agent.do, (lambda: finish(agent),)).start()
     assert again.measure(bundle, asked, cancel=NEVER) == measurement()
