@@ -98,7 +98,10 @@ class LocalAgent:
             self._ready.set_exception(JobFailed("DEVICE_LOST", self._last_words()))
 
     def _start(self, port: int, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-        """In a session of its own, since Ctrl-C is for the search; with the servers of the device's own agent."""
+        """A process of its own session: Ctrl-C in the terminal is for the search, which then ends it in good order.
+
+        Its state is a scratch folder, so it is handed the servers that the owner of this machine has listed.
+        """
         command = [*SERVE, "--port", str(port), "--state", str(self.folder / "state")]
         return subprocess.Popen(
             command,
@@ -106,7 +109,7 @@ class LocalAgent:
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
-            env=os.environ | handed_down(),
+            env={**os.environ, **handed_down()},
         )
 
     def _last_words(self) -> str:

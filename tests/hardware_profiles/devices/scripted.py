@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,7 +37,9 @@ from hardware_profiles.wire import (
 )  # fmt: skip
 from spaces.prompting import Prompt
 
+Open = Callable[..., RemoteDevice]
 FACTS = Facts(machine="x86_64", model="a board", cpu="a cpu", memory_bytes=8 << 30, threads=4, dtypes=("f32",))
+NEVER = threading.Event()
 HELLO = Hello(
     protocols=(1, 1), agent="0.1.0", boot_id="another", instance="1", runtimes={"openvino": "9999.0"}, facts=FACTS
 )
@@ -247,3 +250,15 @@ def die(device: RemoteDevice) -> None:
     device._lease._heart.join()
     device.connection.close()
     device._closed = True
+
+
+def finish(agent: Agent) -> None:
+    for job in agent.script.jobs.values():
+        agent.script.emit(job, "result", asdict(measurement()))
+
+
+def wait_for(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
