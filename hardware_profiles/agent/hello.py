@@ -1,23 +1,22 @@
 """What the agent says of itself and of what is installed beside it."""
 
-import json
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from uuid import uuid4
 
+from hardware_profiles.agent.facts import RUNTIMES, boot_id
+from hardware_profiles.agent.servers import read_servers
 from hardware_profiles.runtimes import BUILT_IN, GROUP
 from hardware_profiles.wire import PROTOCOLS, Facts, Hello
+from spaces.errors import BadInput
 
-SERVERS = "servers.json"
 INSTANCE = str(uuid4())
-_PACKAGES = {"openvino": "openvino-genai", "torch": "torch"}  # whose version is the runtime's; else vlmfront's own
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    runtimes = {name: found for name in BUILT_IN if (found := _version(_PACKAGES.get(name, "vlmfront")))}
+    runtimes = {name: found for name in BUILT_IN if (found := _version(RUNTIMES.get(name, "vlmfront")))}
     if not servers:
         runtimes.pop("server", None)
     for entry in entry_points(group=GROUP):
@@ -34,11 +33,6 @@ def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     )
 
 
-def boot_id() -> str:
-    """Another one means that the device restarted; see random(4)."""
-    return _BOOT_ID.read_text().strip()
-
-
 def _version(distribution: str) -> str:
     """Empty where it is not installed."""
     try:
@@ -50,6 +44,6 @@ def _version(distribution: str) -> str:
 def _servers(state: Path) -> tuple[str, ...]:
     """The names in the owner's own list of servers; none where there is no list, or no sound one."""
     try:
-        return tuple(sorted(json.loads((state / SERVERS).read_bytes())))
-    except (OSError, ValueError, TypeError):
+        return tuple(sorted(read_servers(state)))
+    except BadInput:
         return ()

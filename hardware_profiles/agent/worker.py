@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent.confine import Confine, Plan, plan
+from hardware_profiles.agent.confine import SECRETS, Confine, Plan, plan
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
@@ -27,7 +27,6 @@ from hardware_profiles.messages import Answer, Answered, Fault, Job, JobFailed, 
 from hardware_profiles.wire import Preflight, build
 
 PREFLIGHT = "hardware_profiles.preflight"
-SECRETS = ("identity", "paired", "tokens")  # folders of the agent that a runner must not see
 PREFLIGHT_S = 600.0  # that a look at a bundle may take
 _TICK_S = 0.1
 _TAIL = 600  # characters of what a preflight printed last
