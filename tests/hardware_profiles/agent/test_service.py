@@ -73,7 +73,8 @@ def test_a_job_from_upload_to_acknowledgement(agent: Agent, bundle: Bundle) -> N
 
 def test_hello(agent: Agent) -> None:
     agent.state.mkdir()
-    (agent.state / "servers.json").write_text('{"llama": {"command": ["x"]}}')
+    server = {"command": ["x", "{port}"], "ready": "/health", "model": "any", "start_s": 1}
+    (agent.state / "servers.json").write_text(json.dumps({"llama": server}))
 
     async def test(service: Service) -> None:
         found = parse(Hello, (await Host(service).call("GET", "/v1/hello")).body)
