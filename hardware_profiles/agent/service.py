@@ -184,10 +184,9 @@ class Service:
             if self._worker.quarantined:
                 raise refused(503, "QUARANTINED", f"{self._worker.quarantined}; restart the device.")
             record = Record(uuid=uuid, peer=peer, epoch=call.epoch, digest=digest)
-            queued = record.state
             await asyncio.to_thread(self._take_in, record, wish)
         self._worker.submitted()
-        return _state(201, queued)
+        return _state(201, JobState(status="queued", last_seq=0))
 
     def _take_in(self, record: Record, wish: WireJob) -> None:
         folder = self._jobs.folder(record.uuid)
