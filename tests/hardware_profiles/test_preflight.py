@@ -10,7 +10,7 @@ import pytest
 from openvino import PartialShape, Type
 from openvino import opset13 as ops
 
-from hardware_profiles.bundle import Bundle, seal
+from hardware_profiles.bundle import Bundle, seal, served
 from hardware_profiles.preflight import _cuda, asked_of, preflight
 from hardware_profiles.wire import Preflight, parse
 from spaces.errors import BadInput
@@ -26,7 +26,7 @@ def resealed(bundle: Bundle, runtime: str = "openvino") -> Bundle:
         runtime=runtime,
         prompt=bundle.manifest.prompt,
         max_new_tokens=8,
-        execution=bundle.manifest.execution,
+        execution=served("own") if runtime == "server" else bundle.manifest.execution,
         candidate={},
         provenance={},
     )
