@@ -141,11 +141,11 @@ def calibrate(anchors: Sequence[Anchor], profile: Profile, runtime: str) -> Cali
 def predict(work: Work, profile: Profile, runtime: str, calibration: Calibration | None = None) -> Prediction:
     """Latency and memory of this work on the device.
 
-    With anchors of its runtime and processor that enclose it, the calibrated interval. Beyond them its ends are kept only where they must hold:
-    more work takes no less time and memory, so the low end is that of the anchors' range, and the high end is as wide
-    as without anchors. Without anchors the low end is what arithmetic at the dense peak alone takes, which nothing can
-    beat (weights may come from a cache, so their bandwidth bounds nothing), the high end ``SLOWER`` times the roofs and
-    ``LAYER_MS`` a layer, and the value lies in the middle of roofs and high end, by ratio.
+    With anchors of its runtime and processor that enclose it, the calibrated interval. Beyond them its ends are kept
+    only where they must hold: more work takes no less time and memory, so the low end is that of the anchors' range,
+    and the high end is as wide as without anchors. Without anchors the low end is what arithmetic at the dense peak
+    alone takes, which nothing can beat (weights may come from a cache, so their bandwidth bounds nothing), the high end
+    ``SLOWER`` times the roofs and ``LAYER_MS`` a layer, and the value is in the middle of roofs and high end, by ratio.
     """
     name, unit = profile.processor(runtime, work.device)
     latency = _bounds(work, unit, profile)
