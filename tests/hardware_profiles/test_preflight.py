@@ -19,11 +19,11 @@ Sealed = Callable[..., Bundle]
 VISION = "openvino_vision_embeddings_model"
 
 
-def resealed(bundle: Bundle) -> Bundle:
+def resealed(bundle: Bundle, runtime: str = "openvino") -> Bundle:
     """The bundle with its files as they are now."""
     return seal(
         bundle.folder,
-        runtime="openvino",
+        runtime=runtime,
         prompt=bundle.manifest.prompt,
         max_new_tokens=8,
         execution=bundle.manifest.execution,
