@@ -5,23 +5,25 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from hardware_profiles.messages import Measurement
+from hardware_profiles.messages import Measurement, Mode
 from hardware_profiles.store import append, write_atomic
 from objectives.folders import new_folder, refuse_read_only
 from objectives.records import (
     ANSWER,
     BASELINES,
+    EVENT,
     MEASUREMENT,
     REFERENCE,
     USE,
     Baseline,
+    DeviceEvent,
     HoldoutUse,
     Reference,
     ScoredAnswer,
@@ -35,6 +37,7 @@ from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.run/1"
 _FOLDERS = ("trials", "answers", "measurements", "bundles")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -167,45 +170,65 @@ class RunFolder:
             raise BadInput(f"{self.path}: there is no trial {number} in this run.")
         return _read_trial(path)
 
-    def write_answers(self, number: int, answers: Sequence[ScoredAnswer]) -> None:
+    def write_answers(self, number: int, answers: Sequence[ScoredAnswer], device: str = "") -> None:
+        """Keep a trial's answers; those of one ``device`` apart, where they are not the trial's own."""
         lines = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
-        write_atomic(self._file("answers", number, "jsonl"), "".join(f"{line}\n" for line in lines))
+        ending = f"{device}.jsonl" if device else "jsonl"
+        write_atomic(self._file("answers", number, ending), "".join(f"{line}\n" for line in lines))
 
-    def read_answers(self, number: int) -> tuple[ScoredAnswer, ...]:
-        """A trial's answers in the order of the split; none where it was not scored."""
-        path = self._file("answers", number, "jsonl")
+    def read_answers(self, number: int, device: str = "") -> tuple[ScoredAnswer, ...]:
+        """A trial's answers in the order of the split, those of ``device`` where they are others; none if not scored."""
+        path = self._file("answers", number, f"{device}.jsonl")
+        path = path if device and path.is_file() else self._file("answers", number, "jsonl")
         if not path.is_file():
             return ()
         with path.open("rb") as stream:
             return tuple(ANSWER.validate_json(line, strict=True) for line in stream)
 
-    def write_measurement(self, number: int, measurement: Measurement) -> None:
+    def write_measurement(self, deployed: str, device: str, measurement: Measurement) -> None:
+        """Keep what a device measured of all trials that deploy the same; a finalist's stands beside a provisional one."""
         text = json.dumps(MEASUREMENT.dump_python(measurement), ensure_ascii=False, allow_nan=False)
-        write_atomic(self._file("measurements", number, "json"), text)
+        write_atomic(self._measurement(deployed, device, measurement.mode), text)
 
-    def read_measurement(self, number: int) -> Measurement | None:
-        """A trial's raw measurement; null where it was not measured."""
-        path = self._file("measurements", number, "json")
-        return MEASUREMENT.validate_json(path.read_bytes(), strict=True) if path.is_file() else None
+    def read_measurement(self, deployed: str, device: str, mode: Mode | None = None) -> Measurement | None:
+        """The raw measurement of a bundle on a device, the finalist's if there is one; null if there is none.
 
-    def log_reference(self, number: int, measurement: Measurement) -> None:
-        """Append a repeated measurement of the reference trial: what a p50 does on this device when nothing changes."""
-        reference = Reference(trial=number, time=time.time(), measurement=measurement)
+        With ``mode`` only one that was made so.
+        """
+        for mode in (mode,) if mode else ("finalist", "provisional"):
+            path = self._measurement(deployed, device, mode)
+            if path.is_file():
+                return MEASUREMENT.validate_json(path.read_bytes(), strict=True)
+        return None
+
+    def log_reference(self, number: int, device: str, measurement: Measurement) -> None:
+        """Append a repeated measurement of a device's reference trial: what a p50 does there when nothing changes."""
+        reference = Reference(trial=number, device=device, time=time.time(), measurement=measurement)
         _append(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
 
-    def read_references(self) -> tuple[Reference, ...]:
-        """The repeated measurements of the latest reference trial, oldest first; a torn line is passed over."""
-        found = []
-        for line in self._references.read_bytes().splitlines() if self._references.is_file() else ():
-            try:
-                found.append(REFERENCE.validate_json(line))
-            except ValidationError:
-                continue
+    def read_references(self, device: str) -> tuple[Reference, ...]:
+        """The repeated measurements of a device's latest reference trial, oldest first; torn lines are passed over."""
+        found = [one for one in _lines(self._references, REFERENCE) if one.device == device]
         return tuple(one for one in found if one.trial == found[-1].trial)
+
+    def log_device(self, event: DeviceEvent) -> None:
+        """Put on record that a device was opened, lost or came back."""
+        _append(self._events, json.dumps(EVENT.dump_python(event), ensure_ascii=False, allow_nan=False))
+
+    def device_events(self) -> tuple[DeviceEvent, ...]:
+        """What happened to the run's devices, oldest first; torn lines are passed over."""
+        return tuple(_lines(self._events, EVENT))
 
     @property
     def _references(self) -> Path:
         return self.path / "measurements" / "references.jsonl"
+
+    @property
+    def _events(self) -> Path:
+        return self.path / "devices.jsonl"
+
+    def _measurement(self, deployed: str, device: str, mode: str) -> Path:
+        return self.path / "measurements" / f"{deployed[:16]}@{device}.{mode}.json"
 
     def write_baselines(self, baselines: Sequence[Baseline]) -> None:
         text = json.dumps(BASELINES.dump_python(tuple(baselines)), indent=1, ensure_ascii=False, allow_nan=False)
@@ -236,6 +259,12 @@ class RunFolder:
 
     def _file(self, folder: str, number: int, ending: str) -> Path:
         return self.path / folder / f"{number:05d}.{ending}"
+
+
+def _lines(path: Path, kind: TypeAdapter[T]) -> Iterator[T]:
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValidationError):
+            yield kind.validate_json(line)
 
 
 def _append(path: Path, line: str) -> None:

@@ -10,31 +10,29 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.eviction import lease
-from hardware_profiles.messages import Answered, Job, JobFailed
-from hardware_profiles.profile import local
 from hardware_profiles.store import Store
-from objectives.accuracy import accuracy, accuracy_slices
+from objectives.devices import bound
 from objectives.registry import OBJECTIVES, metadata
 from objectives.run import RunFolder
 from objectives.task import Task, load_task, read_split, split_digest
 from objectives.trial import Trial
-from reports.pick import HoldoutCheck
-from search.baselines import blank_image, commonest_answer
+from search.baselines import commonest_answer
 from search.budget import Budget
 from search.build import StageTree
 from search.checks import legal_space, models, narrowed, refuse_image_tokens, refuse_unwritable
 from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
+from search.equipment import open_all, together
 from search.evaluate import Evaluator
 from search.executors import Builder
 from search.exemplars import exemplar_pool, pool_digests
 from search.fit import fitting_splits
+from search.fleet import Fleet
 from search.gate import Gate
 from search.reopen import open_study
-from search.room import bundle_of, make_room, pin_front
-from search.scoring import Retention, Scorer, requests, score
+from search.room import make_room, pin_front
+from search.scoring import Retention, Scorer
 from spaces.errors import BadInput
 from spaces.knobs import Choices
 from spaces.sample import Sample
@@ -54,6 +52,7 @@ class Prepared:
     retention: Retention | None
     tree: StageTree
     run: RunFolder
+    fleet: Fleet
     notes: tuple[str, ...] = ()
 
     @property
@@ -61,9 +60,15 @@ class Prepared:
         """The rows of the search split that score a trial."""
         return self.splits["search"][: self.config.items]
 
+    def close(self) -> None:
+        """Give the devices back."""
+        self.fleet.close()
+
 
 def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool) -> Prepared:
-    """Read and check everything that a search needs, then make its run folder or open it again.
+    """Read and check everything that a search needs, open its devices, then make its run folder or open it again.
+
+    The caller closes what was prepared.
 
     Raises:
         BadInput: one sentence; nothing was written.
@@ -73,27 +78,43 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         config = replace(config, budget=budget)
     task = load_task(config.task)
     refuse_impossible(config, task, path)
-    space, notes = narrowed(legal_space(config.space), local())
-    splits = fitting_splits(space, task, config.items)
+    space = legal_space(config.space)
     retention = _retention(config, space)
     if retention:
         longest = max(task.max_new_tokens, retention.task.max_new_tokens)
         task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
-    if "holdout" not in splits:
-        notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
-    if config.items and config.items > len(splits["search"]):
-        notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
-    pool = exemplar_pool(space, task, splits)
-    digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
-    folder = run or Path("runs") / config.name
     refuse_unwritable(config.store)
-    tree = StageTree(space, {**splits, **pool}, digests, task.max_new_tokens, config.seed)
-    settings = _settings(path, config, task, space, digests)
-    settings["search"]["retention"] = _retention_settings(config, retention)
-    settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
-    opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
+    folder = run or Path("runs") / config.name
+    fleet = Fleet(config.targets.names, Gate(), Event())
+    try:
+        known = RunFolder.open(folder).settings.get("devices", {}) if resume else {}
+        devices = open_all(fleet, known)
+        space, notes = narrowed(space, together(devices.values()))
+        splits = fitting_splits(space, task, config.items)
+        if "holdout" not in splits:
+            notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
+        if config.items and config.items > len(splits["search"]):
+            notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
+        pool = exemplar_pool(space, task, splits)
+        digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
+        tree = StageTree(space, {**splits, **pool}, digests, task.max_new_tokens, config.seed)
+        settings = resolved(path, config, task, space, digests) | {"devices": devices}
+        settings["search"]["retention"] = _retention_settings(config, retention)
+        settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
+        opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
+    except BaseException:
+        fleet.close()
+        raise
     return Prepared(
-        config=config, task=task, space=space, splits=splits, retention=retention, tree=tree, run=opened, notes=notes
+        config=config,
+        task=task,
+        space=space,
+        splits=splits,
+        retention=retention,
+        tree=tree,
+        run=opened,
+        fleet=fleet,
+        notes=notes,
     )
 
 
@@ -123,8 +144,14 @@ def _retention_settings(config: SearchConfig, retention: Retention | None) -> di
     }
 
 
-def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
-    """Run the search to its end. Sets ``stop`` when it ends, so that nothing of it runs on."""
+def search(
+    prepared: Prepared, on_trial: Callable[[Trial], None], on_finalist: Callable[[str, int, int], None]
+) -> Outcome:
+    """Run the search to its end; its devices are given back then, and nothing of it runs on.
+
+    Raises:
+        AllLost: no device is within reach any more; ``--resume`` goes on.
+    """
     store, run, limit = Store(prepared.config.store), prepared.run, prepared.config.store_limit
 
     def keep(trial: Trial) -> None:
@@ -141,43 +168,53 @@ def search(prepared: Prepared, stop: Event, on_trial: Callable[[Trial], None]) -
         claim.need(stage.key for trial in trials for stage in trial.stages)
         pin_front(store, run, trials)
         make_room(store, limit)
-        return _search(prepared, store, stop, keep)
+        try:
+            outcome = _search(prepared, store, keep, on_finalist)
+        finally:
+            prepared.close()
+        pin_front(store, run, run.read_trials())
+        return outcome
 
 
-def _search(prepared: Prepared, store: Store, stop: Event, on_trial: Callable[[Trial], None]) -> Outcome:
-    config, run, space = prepared.config, prepared.run, prepared.space
+def _search(
+    prepared: Prepared,
+    store: Store,
+    on_trial: Callable[[Trial], None],
+    on_finalist: Callable[[str, int, int], None],
+) -> Outcome:
+    config, run, space, fleet = prepared.config, prepared.run, prepared.space, prepared.fleet
+    for event in fleet.events:
+        run.log_device(event)
+    fleet.heard.append(run.log_device)
     run.write_baselines([commonest_answer(prepared.task, prepared.items)])
-    goals = directions([config.known[name] for name in config.objectives])
-    study = open_study(run, space, goals, config.seed, config.sampler)
+    known = bound(config.known, fleet.names)
+    study = open_study(run, space, directions([known[name] for name in config.objectives]), config.seed, config.sampler)
     settle(run, study, config.objectives, config.limits)
     for model in models(space):
         study.propose(space.as_it_comes(model))
-    gate = Gate()
     evaluator = Evaluator(
         run=run,
         space=space,
         scorer=Scorer(prepared.task, prepared.items, prepared.retention, config.seed),
         tree=prepared.tree,
         store=store,
-        gate=gate,
+        fleet=fleet,
         objectives=config.objectives,
         known=config.known,
         limits=config.limits,
         racing=config.racing,
-        stop=stop,
-        device=local(),
     )
-    builders = [Builder(store.root, stop) for _ in range(config.workers)]
     engine = Engine(
         run=run,
         study=study,
         evaluator=evaluator,
         objectives=config.objectives,
         budget=config.budget,
-        builders=builders,
-        gate=gate,
-        stop=stop,
+        builders=[Builder(store.root, fleet.stop) for _ in range(config.workers)],
+        fleet=fleet,
+        finalists=config.finalists and not config.targets.predicted,
         on_trial=on_trial,
+        on_finalist=on_finalist,
     )
     try:
         return engine.search()
@@ -187,59 +224,8 @@ def _search(prepared: Prepared, store: Store, stop: Event, on_trial: Callable[[T
             settle(run, study, config.objectives, config.limits)
 
 
-def add_blank_image(prepared: Prepared) -> None:
-    """Add the second baseline, of the most accurate trial, to the run folder; without it where that bundle fails."""
-    run, task, items = prepared.run, prepared.task, prepared.items
-    scored = [
-        trial
-        for trial in run.read_trials()
-        if accuracy_of(trial) is not None and trial.state in ("complete", "infeasible")
-    ]
-    if scored:
-        best = max(scored, key=lambda trial: accuracy_of(trial) or 0.0)
-        with suppress(JobFailed, BadInput):
-            bundle_of(run, best.number)
-            run.write_baselines(
-                [commonest_answer(task, items), blank_image(run, best.number, task, items, cancel=Event())]
-            )
-
-
-def accuracy_of(trial: Trial) -> float | None:
-    """A trial's accuracy; null where it was not scored."""
-    figure = trial.figures.get("accuracy")
-    return figure.value if figure else None
-
-
-def score_on_holdout(run: RunFolder, number: int, purpose: str) -> HoldoutCheck:
-    """A trial's bundle scored on the holdout split; the use is logged before it happens.
-
-    Raises:
-        BadInput: the task has no holdout split, it cannot be read, or the bundle is no longer there.
-        JobFailed: the bundle could not answer.
-    """
-    task = load_task(Path(run.settings["task"]["path"]))
-    if "holdout" not in task.splits:
-        raise BadInput(f"{task.path}: splits: a pick is scored on a holdout split; name its JSONL file.")
-    samples = read_split(task, "holdout")
-    known = run.settings["task"]["digests"].get("holdout")
-    if known and known != split_digest(samples):
-        raise BadInput(
-            f"{task.splits['holdout']}: the holdout split is not the one that this run began with; restore it."
-        )
-    bundle = bundle_of(run, number)
-    if not bundle.is_dir():
-        raise BadInput(f"{bundle}: the bundle of trial {number} is gone; it cannot be scored again.")
-    use = run.log_holdout(purpose, [number])
-    result = run_job(Job(kind="answer", bundle=str(bundle), requests=requests(samples)))
-    assert isinstance(result, Answered)
-    scores = [answer.score for answer in score(result, samples, task)]
-    return HoldoutCheck(
-        accuracy=accuracy(scores), slices=accuracy_slices(samples, scores, task.slices), repeat=use.repeat
-    )
-
-
-def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digests: Mapping[str, str]) -> dict[str, Any]:
-    device = local()
+def resolved(path: Path, config: SearchConfig, task: Task, space: Space, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that a run records, but for its devices, models and retention set."""
     return {
         "name": config.name,
         "search": {
@@ -248,6 +234,7 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
             "limits": {name: dict(bounds) for name, bounds in config.limits.items()},
             "items": config.items,
             "racing": config.racing,
+            "finalists": config.finalists,
             "figures": [metadata(one) for name, one in config.known.items() if name not in OBJECTIVES],
             "seed": config.seed,
             "sampler": config.sampler,
@@ -266,12 +253,6 @@ def _settings(path: Path, config: SearchConfig, task: Task, space: Space, digest
             "unknown": list(task.unknown),
             "costs": asdict(task.costs) if task.costs else None,
             "digests": dict(digests),
-        },
-        "device": {
-            "name": config.device,
-            "profile": device.name,
-            "threads": device.threads,
-            "dtypes": list(device.dtypes),
         },
         "versions": {"python": sys.version.split()[0], **{tool: _version(tool) for tool in _TOOLS}},
         "store": str(config.store.resolve()),
