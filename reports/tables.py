@@ -65,7 +65,7 @@ def trials_table(
         notes += [f"{figure_of(trial, 'accuracy').n} items"] if trial.state == "pruned" else []
         cells.append(element("td", *map(_label, notes)))
         rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
-    return table(heads, rows, "sortable", "all-trials" if states else "front-table")
+    return table(heads, rows, "sortable all-trials" if states else "sortable")
 
 
 def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool) -> Html:
