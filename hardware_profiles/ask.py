@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from hardware_profiles.agent.confine import OFFLINE
 from hardware_profiles.agent.runner import explain
-from hardware_profiles.agent.supervisor import OFFLINE
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import JobFailed, Request, Timing
 from hardware_profiles.questions import Asker

@@ -1,11 +1,13 @@
 """The deployable folder: one runtime's model files and a manifest that pins how they run."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hardware_profiles.headers import check_gguf, check_ir, check_safetensors
 from hardware_profiles.store import write_atomic
 from spaces.canonical import file_digest, read_json
 from spaces.errors import BadInput
@@ -19,8 +21,10 @@ ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
 MOST_TOKENS = 4096  # of one answer, as in a task
 PRECISIONS = ("f32", "bf16", "f16")
 KV_PRECISIONS = (*PRECISIONS, "u8")
-_HEADER_LIMIT = 100 << 20
+_NAME_BYTES = 255  # of a path in the bundle: what file systems allow of one name
 _WHOLE_LIMIT = 1 << 31
+_HEADERS = {".safetensors": check_safetensors, ".gguf": check_gguf, ".xml": check_ir}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -128,10 +132,7 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
     where = path / MANIFEST
     if not where.is_file() or where.is_symlink():
         raise BadInput(f"{path} is no bundle: it has no {MANIFEST}; name a folder that `vlmfront export` wrote.")
-    try:
-        manifest = _parse(read_json(where.read_bytes()), where)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is not JSON ({error}); export the bundle again.") from error
+    manifest = parse_manifest(where.read_bytes(), where)
     found = dict(_walk(path))
     for name, entry in manifest.files.items():
         if name not in found:
@@ -143,6 +144,18 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
     if extra := sorted(set(found) - set(manifest.files)):
         raise BadInput(f"{path / extra[0]} is not in the manifest; remove it or export the bundle again.")
     return Bundle(folder=path, manifest=manifest)
+
+
+def parse_manifest(text: str | bytes, where: Path) -> Manifest:
+    """The manifest in a text; ``where`` is the file that a refusal names.
+
+    Raises:
+        BadInput: if it is none, a path in it leaves the bundle or stands for two files, or a setting is out of range.
+    """
+    try:
+        return _parse(read_json(text), where)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not JSON ({error}); export the bundle again.") from error
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -167,11 +180,8 @@ def _check_kind(folder: Path, name: str, files: Mapping[str, FileEntry]) -> None
         raise BadInput(f"{path} has no .xml beside it, so it is no OpenVINO model; save weights as safetensors.")
     if name.endswith("config.json") and _names_code(path):
         raise BadInput(f"{path} names code of its own (auto_map), which is never run; take a model without it.")
-    if path.suffix == ".safetensors":
-        with path.open("rb") as stream:
-            length, first = int.from_bytes(stream.read(8), "little"), stream.read(1)
-        if first != b"{" or length > min(_HEADER_LIMIT, path.stat().st_size - 8):
-            raise BadInput(f"{path} is not a safetensors file; save the weights as safetensors.")
+    if path.suffix in _HEADERS:
+        _HEADERS[path.suffix](path)
 
 
 def _names_code(path: Path) -> bool:
@@ -185,8 +195,9 @@ def _names_code(path: Path) -> bool:
 def _check_name(name: str, where: Path) -> None:
     parts = PurePosixPath(name).parts
     plain = parts and not name.startswith("/") and ".." not in parts and "\\" not in name and ":" not in name
-    if not plain or PurePosixPath(name).as_posix() != name:
-        raise BadInput(f"{where} lists the path {name!r}, which leaves the bundle; export the bundle again.")
+    named = name.isprintable() and len(name.encode()) <= _NAME_BYTES and name.casefold() != MANIFEST
+    if not plain or not named or PurePosixPath(name).as_posix() != name:
+        raise BadInput(f"{where} lists the path {name[:300]!r}, which leaves the bundle; export the bundle again.")
 
 
 def _parse(body: Any, where: Path) -> Manifest:
@@ -197,8 +208,10 @@ def _parse(body: Any, where: Path) -> Manifest:
         names = [str(name) for name in body["files"]]
         for name in names:
             _check_name(name, where)
-        if len({name.casefold() for name in names}) < len(names):
+        if len(folded := {name.casefold() for name in names}) < len(names):
             raise BadInput(f"{where} lists two paths that differ in case only; export the bundle again.")
+        if both := folded.intersection(str(above) for name in folded for above in PurePosixPath(name).parents):
+            raise BadInput(f"{where} lists {min(both)!r} as a file and as a folder; export the bundle again.")
         manifest = Manifest(
             runtime=body["runtime"],
             files={name: FileEntry(**entry) for name, entry in body["files"].items()},
@@ -220,7 +233,7 @@ def _whole(value: Any, low: int, limit: int = _WHOLE_LIMIT) -> bool:
 
 
 def _file(entry: FileEntry) -> bool:
-    return isinstance(entry.sha256, str) and _whole(entry.size, 0, 1 << 63)
+    return isinstance(entry.sha256, str) and bool(_SHA256.fullmatch(entry.sha256)) and _whole(entry.size, 0, 1 << 63)
 
 
 def _texts(values: Any) -> bool:

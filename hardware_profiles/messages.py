@@ -42,6 +42,7 @@ class Job:
         deadline_s: seconds of silence, by phase (``load``, ``warmup``, ``work``), after which the runner is killed. It
             speaks at the start of a phase and with each answer or chunk of answers, though at most once a second.
         answer_s: seconds that an answer may take on average, so that a runner which speaks without end is killed too.
+        sustained_s: ``measure``: least time over which each process answers; 0 is a burst of ``min_answers``.
     """
 
     kind: Literal["answer", "measure"]
@@ -50,13 +51,13 @@ class Job:
     min_answers: int = 11
     deadline_s: Mapping[str, float] = field(default_factory=lambda: {"load": 600.0, "warmup": 120.0, "work": 300.0})
     answer_s: float = 30.0
+    sustained_s: float = 0.0
 
     @property
     def total_s(self) -> float:
         """Seconds after which the runner is killed whatever it says: each phase's silence once, and every answer."""
-        return sum(self.deadline_s.values()) + self.answer_s * (
-            MOST_UNTIMED + max(self.min_answers, len(self.requests))
-        )
+        answers = MOST_UNTIMED + max(self.min_answers, len(self.requests))
+        return sum(self.deadline_s.values()) + self.sustained_s + self.answer_s * answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,10 @@ class Process:
             VmHWM is of this process alone; a control group's peak also counts the page cache of the files that were
             verified, and whatever else runs in the group.
         energy_j: joules per timed answer above idle; null where there is no reading.
-        idle_w: watts while nothing was asked, which ``energy_j`` is above; null where there is no reading.
+        idle_w: watts before the process began, which ``energy_j`` is above; null where there is no reading.
+        began_s, ended_s: of the timed answers, on the clock of the measurement's trace.
+        outliers: places in ``timings`` whose ``e2e_ms`` lies beyond Tukey's fences; they are kept.
+        trend: p50 of the last minute over that of the first (of the halves, where it was shorter); null if too short.
     """
 
     load_s: float
@@ -131,6 +135,10 @@ class Process:
     energy_j: float | None
     idle_w: float | None
     properties: Mapping[str, str]
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    outliers: tuple[int, ...] = ()
+    trend: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +163,12 @@ class Measurement:
         verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
         reasons: why the verdict is not ``valid``; empty where it is.
         mode: ``provisional`` is one process (during search), ``finalist`` at least five.
-        energy_source: where the energy comes from (``rapl``, ``nvml``, ``ina3221``, ``pmic``, and what is subtracted),
-            or why there is none.
+        energy_source: where the energy comes from (``rapl``, ``nvml``, ``rapl+nvml``, ``ina3221``, ``pmic``), above
+            the idle power just before; or why there is none.
         trace: readings of the device's sensors while it measured, at 2 to 10 Hz.
         platform: settings of the device that bear on speed (governor, power mode, boot id) when it began.
-        retries: why each earlier attempt at this measurement was invalid.
+        retries: why each earlier attempt at one of the processes was invalid.
+        regime: ``burst``: so many answers; ``sustained``: answers over a given time.
     """
 
     verdict: Literal["valid", "labelled", "invalid"]
@@ -170,6 +179,7 @@ class Measurement:
     trace: tuple[Reading, ...] = ()
     platform: Mapping[str, str] = field(default_factory=dict)
     retries: tuple[str, ...] = ()
+    regime: Literal["burst", "sustained"] = "burst"
 
     @property
     def timings(self) -> tuple[Timing, ...]:
@@ -200,6 +210,10 @@ class JobFailed(Exception):
         super().__init__(f"{fault}: {reason}")
         self.fault = fault
         self.reason = reason
+
+
+class Unkillable(JobFailed):
+    """A process of the runner outlived SIGKILL: nothing can be measured on the device before it is restarted."""
 
 
 def encode(message: Any) -> str:

@@ -141,7 +141,7 @@ class WireJob:
             operations would leave the accelerator.
         manifest: the bundle's ``manifest.json`` as it is, text; its files are blobs.
         mode: ``measure``: how many processes.
-        min_answers, deadline_s, answer_s: as in ``Job``.
+        min_answers, deadline_s, answer_s, sustained_s: as in ``Job``.
     """
 
     kind: Literal["answer", "measure", "preflight"]
@@ -151,6 +151,7 @@ class WireJob:
     min_answers: int = 11
     deadline_s: Mapping[str, float] = field(default_factory=dict)
     answer_s: float = 30.0
+    sustained_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

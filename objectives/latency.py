@@ -1,36 +1,49 @@
-"""Latency figures from the raw timings of a measurement: medians with distribution-free intervals."""
+"""Latency figures from the raw timings of a measurement: percentiles with distribution-free intervals."""
 
 import math
 import statistics
-from collections.abc import Sequence
-from math import comb
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
 
-from hardware_profiles.messages import Measurement
+import numpy as np
+
+from hardware_profiles.messages import Measurement, Timing
 from objectives.accuracy import Z95
 from objectives.trial import Figure
 
-LEAST_N = 11
-"""Least number of timings for a p50: MLPerf's binomial bound at confidence 0.99 (loadgen early stopping)."""
+CONFIDENCE = 0.99
+RESAMPLES = 2000
 
 BETWEEN_PROCESSES = 0.05
 """The spread of a p50 between processes that is assumed until a device's own is measured."""
 
 
 def latency_figures(measurement: Measurement, between_processes: float = BETWEEN_PROCESSES) -> dict[str, Figure]:
-    """``latency_p50_ms``, ``ttft_p50_ms`` and ``token_p50_ms`` (milliseconds) and ``load_s`` of one measurement.
+    """Every figure of ``FIGURES`` (milliseconds) and ``load_s`` of one measurement."""
+    return {name: latency_figure(name, measurement, between_processes) for name in (*FIGURES, "load_s")}
 
-    An invalid measurement has no figures: all null.
-    """
+
+def latency_figure(name: str, measurement: Measurement, between_processes: float = BETWEEN_PROCESSES) -> Figure:
+    """One of them; null where the measurement is invalid or has too few answers for the percentile."""
     if measurement.verdict == "invalid":
-        return {name: Figure(value=None) for name in ("latency_p50_ms", "ttft_p50_ms", "token_p50_ms", "load_s")}
-    timings = measurement.timings
-    tokens = [gap for timing in timings if (gap := timing.inter_token_ms) is not None]
-    return {
-        "latency_p50_ms": median([timing.e2e_ms for timing in timings], between_processes),
-        "ttft_p50_ms": median([timing.ttft_ms for timing in timings], between_processes),
-        "token_p50_ms": median(tokens, between_processes),
-        "load_s": Figure(value=measurement.load_s, n=1),
-    }
+        return Figure(value=None)
+    if name == "load_s":
+        return Figure(value=measurement.load_s, n=1)
+    part, share = FIGURES[name]
+    values = [[value for timing in one.timings if (value := part(timing)) is not None] for one in measurement.processes]
+    return percentile(values, share, between_processes)
+
+
+FIGURES: Mapping[str, tuple[Callable[[Timing], float | None], float]] = {
+    "latency_p50_ms": (lambda timing: timing.e2e_ms, 0.50),
+    "latency_p90_ms": (lambda timing: timing.e2e_ms, 0.90),
+    "latency_p95_ms": (lambda timing: timing.e2e_ms, 0.95),
+    "latency_p99_ms": (lambda timing: timing.e2e_ms, 0.99),
+    "ttft_p50_ms": (lambda timing: timing.ttft_ms if timing.token_ms else None, 0.50),
+    "token_p50_ms": (lambda timing: timing.inter_token_ms, 0.50),
+}
+"""Name -> what of an answer, null where it has none; and the share of answers that are at most as slow."""
 
 
 def between_processes(references: Sequence[Measurement]) -> float:
@@ -61,35 +74,74 @@ def student_975(freedom: int) -> float:
     return z + math.fsum(term / freedom ** (power + 1) for power, term in enumerate(terms))
 
 
-def median(values: Sequence[float], between_processes: float = 0.0) -> Figure:
-    """The median with a 95 % interval; null with fewer than ``LEAST_N`` values.
+def percentile(processes: Sequence[Sequence[float]], share: float, between_processes: float = 0.0) -> Figure:
+    """The value that a share of all answers does not exceed, with a 95 % interval; null below ``least_n`` answers.
 
-    The interval runs between two order statistics (:func:`median_ranks`), whatever the distribution. One process says
-    nothing of the next one, so both ends are then moved out by the factor ``1 + between_processes``.
+    Of one process the interval runs between two order statistics (:func:`ranks`), whatever the distribution. Of several
+    it is a cluster bootstrap (:func:`bootstrap`), since a process is the sampling unit. Either says nothing of other
+    hours, so both ends are then moved out by the factor ``1 + between_processes``.
     """
-    n = len(values)
-    if n < LEAST_N:
+    ordered = sorted(value for process in processes for value in process)
+    n = len(ordered)
+    if n < least_n(share):
         return Figure(value=None, n=n)
-    ordered = sorted(values)
-    low, high = median_ranks(n)
+    if sum(map(bool, processes)) > 1:
+        low, high = bootstrap(processes, share)
+    else:
+        below, above = ranks(n, share)
+        low, high = ordered[below], ordered[above]
     widen = 1 + between_processes
-    return Figure(value=statistics.median(ordered), low=ordered[low] / widen, high=ordered[high] * widen, n=n)
+    value = float(np.quantile(ordered, share))
+    return Figure(value=value, low=min(low, value) / widen, high=max(high, value) * widen, n=n)
 
 
-def median_ranks(n: int) -> tuple[int, int]:
-    """Indices (from 0) of the order statistics that enclose the median with a confidence of at least 0.95.
+@lru_cache
+def least_n(share: float) -> int:
+    """Least number of answers for a percentile: MLPerf's bound (loadgen, early stopping) at confidence 0.99.
 
-    The narrowest symmetric pair: P(X(l) < median < X(u)) is at least 1 - 2 P(Binomial(n, 1/2) <= l), with l from 0 and
-    u = n - 1 - l (David and Nagaraja, Order Statistics, 3rd ed., section 7.1).
+    The least n of which, with that confidence, two or more lie beyond the true percentile: then one may be discarded
+    and the largest that remains still bounds it. P(Binomial(n, 1 - share) <= 1) <= 0.01.
+    """
+    n = 2
+    while share**n + n * (1 - share) * share ** (n - 1) > 1 - CONFIDENCE:
+        n += 1
+    return n
+
+
+LEAST_N = least_n(0.5)
+
+
+@lru_cache
+def ranks(n: int, share: float) -> tuple[int, int]:
+    """Indices (from 0) of the order statistics that enclose a percentile with a confidence of at least 0.95.
+
+    With B of Binomial(n, share): the largest l with P(B <= l) <= 0.025 and the least u with P(B <= u - 1) >= 0.975
+    (David and Nagaraja, Order Statistics, 3rd ed., section 7.1).
 
     Raises:
-        ValueError: for n < 6, where even the whole range covers less than that.
+        ValueError: if even the whole range covers less than that.
     """
-    below = 0
-    for index in range(n // 2):
-        below += comb(n, index)
-        if below * 40 > 1 << n:  # P(Binomial <= index) > 0.025
-            if index == 0:
-                break
-            return index - 1, n - index
-    raise ValueError(f"{n} values cannot enclose a median with confidence 0.95")
+    yes, no = math.log(share), math.log1p(-share)
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
+    upto = list(accumulate(math.exp(way + k * yes + (n - k) * no) for k, way in enumerate(ways)))
+    low = sum(chance <= 0.025 for chance in upto) - 1
+    high = next(k for k, chance in enumerate(upto) if chance >= 0.975)
+    if low < 0 or high >= n:
+        raise ValueError(f"{n} values cannot enclose a percentile of {share:g} with confidence 0.95")
+    return low, high
+
+
+def bootstrap(processes: Sequence[Sequence[float]], share: float) -> tuple[float, float]:
+    """The 95 % percentile interval of a percentile by resampling processes, then answers within each; same every time.
+
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8: both levels with replacement.
+    """
+    rng = np.random.default_rng(0)
+    clusters = [np.asarray(process, dtype=np.float64) for process in processes if process]
+    found = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(len(clusters), size=len(clusters))
+        pooled = [clusters[row][rng.integers(len(clusters[row]), size=len(clusters[row]))] for row in chosen]
+        found.append(np.quantile(np.concatenate(pooled), share))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)

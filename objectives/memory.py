@@ -13,6 +13,14 @@ def memory_figure(measurement: Measurement) -> Figure:
     return Figure(value=measurement.memory_peak_bytes / BYTES_PER_MB, n=1)
 
 
+def memory_above_figure(measurement: Measurement) -> Figure:
+    """``memory_above_mb``: the peak above the bare runtime's, of the process where that is most; null where invalid."""
+    if measurement.verdict == "invalid":
+        return Figure(value=None)
+    above = max(process.memory_peak_bytes - process.memory_baseline_bytes for process in measurement.processes)
+    return Figure(value=above / BYTES_PER_MB, n=1)
+
+
 def size_figure(size_bytes: int) -> Figure:
     """``size_mb``: the size of all files of a bundle. Counted, so the interval is the value itself."""
     size = size_bytes / BYTES_PER_MB

@@ -10,8 +10,9 @@ from hardware_profiles.wire import Preflight
 from objectives.abstention import abstention, accuracy_answered
 from objectives.accuracy import accuracy, paired_difference
 from objectives.costs import expected_cost
-from objectives.latency import BETWEEN_PROCESSES, latency_figures
-from objectives.memory import memory_figure, size_figure
+from objectives.energy import energy_figure
+from objectives.latency import BETWEEN_PROCESSES, latency_figure
+from objectives.memory import memory_above_figure, memory_figure, size_figure
 from objectives.normal import normalise
 from objectives.task import Task
 from objectives.trial import Figure
@@ -159,13 +160,13 @@ def _latency(name: str) -> Callable[[Outcome], Figure]:
     def derive(outcome: Outcome) -> Figure:
         if outcome.measurement is None:
             return Figure(value=None)
-        return latency_figures(outcome.measurement, outcome.spread)[name]
+        return latency_figure(name, outcome.measurement, outcome.spread)
 
     return derive
 
 
-def _memory(outcome: Outcome) -> Figure:
-    return Figure(value=None) if outcome.measurement is None else memory_figure(outcome.measurement)
+def _of_measurement(figure: Callable[[Measurement], Figure]) -> Callable[[Outcome], Figure]:
+    return lambda outcome: Figure(value=None) if outcome.measurement is None else figure(outcome.measurement)
 
 
 def _size(outcome: Outcome) -> Figure:
@@ -208,9 +209,12 @@ OBJECTIVES: Mapping[str, Objective] = {
         _measured("latency_p50_ms", "Latency p50", "ms", _latency("latency_p50_ms")),
         _measured("ttft_p50_ms", "TTFT p50", "ms", _latency("ttft_p50_ms")),
         _measured("token_p50_ms", "Per token p50", "ms", _latency("token_p50_ms")),
-        _measured("memory_peak_mb", "Peak memory", "MB", _memory),
+        _measured("memory_peak_mb", "Peak memory", "MB", _of_measurement(memory_figure)),
         _measured("size_mb", "Size", "MB", _size, of_device=False),
         _measured("load_s", "Load time", "s", _latency("load_s")),
+        *(_measured(f"latency_p{p}_ms", f"Latency p{p}", "ms", _latency(f"latency_p{p}_ms")) for p in (90, 95, 99)),
+        _measured("memory_above_mb", "Memory above runtime", "MB", _of_measurement(memory_above_figure)),
+        _measured("energy_j", "Energy per answer", "J", _of_measurement(energy_figure)),
         _share("agreement", "Agreement", "max", agreement),
         _share("retention", "Retention", "max", retention),
         _share("forgetting", "Forgetting", "min", forgetting),

@@ -152,13 +152,13 @@ def _hard_links(store: Path) -> Finding:
 
 
 def _energy() -> Finding:
-    from hardware_profiles.agent.probes import energy_uj
+    from hardware_profiles.agent.sensors import Sensors
 
-    value, reason = energy_uj()
-    if value is None:
+    found = Sensors().describe()["energy"]
+    if found.startswith("none: "):
         cure = "nothing to do: the search goes without energy"
-        return Finding(check="energy counter", state="warn", detail=reason, cure=cure)
-    return Finding(check="energy counter", state="ok", detail="readable")
+        return Finding(check="energy counter", state="warn", detail=found.removeprefix("none: "), cure=cure)
+    return Finding(check="energy counter", state="ok", detail=found)
 
 
 def _guarded(check: str, work: Callable[[], str], cure: str) -> Finding:

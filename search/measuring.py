@@ -11,7 +11,7 @@ from hardware_profiles.bundle import Manifest, open_bundle
 from hardware_profiles.device import Device
 from hardware_profiles.messages import JobFailed, Measurement, Mode
 from hardware_profiles.wire import Preflight
-from objectives.latency import between_processes
+from objectives.latency import LEAST_N, between_processes
 from objectives.registry import OBJECTIVES, Outcome
 from objectives.run import RunFolder
 from objectives.task import Task
@@ -26,6 +26,8 @@ from spaces.sample import Sample
 
 TIMED_ITEMS = 24
 """Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
+FINALIST_ANSWERS = 26
+"""Of each of a finalist's five processes: 130 in all, from which on there is a p95 (`objectives.latency.least_n`)."""
 _NAMED = 3
 """So many operations that leave an accelerator are named."""
 T = TypeVar("T")
@@ -130,6 +132,7 @@ class Measuring:
                 bundle,
                 self.requests,
                 mode=mode,
+                min_answers=FINALIST_ANSWERS if mode == "finalist" else LEAST_N,
                 cancel=self.fleet.stop,
                 waiting=lambda why: self.fleet.says(device.name, why),
             )

@@ -24,11 +24,26 @@ def read_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: the text is no JSON, or has a number that is NaN or infinite.
+        ValueError: the text is no JSON, names a key of an object twice, or has a number that is NaN or infinite.
     """
-    value = json.loads(text)
+    value = json.loads(text, object_pairs_hook=distinct)
     json.dumps(value, allow_nan=False)
     return value
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs, where no key comes twice: two readers would take different values for it.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, _ in pairs:
+            if key not in found:
+                raise ValueError(f"the key {key[:60]!r} comes twice")
+            del found[key]
+    return found
 
 
 def digest(value: Any) -> str:

@@ -1,21 +1,31 @@
-"""The device's own command, ``vlmfront-agent``. Standard library only: a device has no more than it must."""
+"""The device's own command, ``vlmfront-agent``. A device has no more than it must: argparse, no typer."""
 
 import argparse
 import json
+import logging
+import re
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from hardware_profiles.agent import audit, serve
+from hardware_profiles.agent.identity import Paired
 from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import Job, JobFailed, Measurement, Request
+from hardware_profiles.messages import Job, JobFailed, Measurement, Request, encode
+from hardware_profiles.wire import DEFAULT_PORT
 from spaces.errors import BadInput
 from spaces.images import read_image
 
 LEAST_ANSWERS = 11
+SERVICE_STATE = Path("/var/lib/vlmfront-agent")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(MB|GB|TB)")
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _PARTS = ("preprocess_ms", "vision_ms", "prefill_ms", "ttft_ms", "e2e_ms", "inter_token_ms")
 
 
@@ -50,7 +60,40 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--field", action="append", default=[], help="NAME=VALUE that hints or exemplars go by")
     one.add_argument("--json", action="store_true", help="print the raw measurement as one line of JSON")
     one.set_defaults(run=_measure)
+    _serving(verbs)
     return parser
+
+
+def _serving(verbs: Any) -> None:
+    one = verbs.add_parser(
+        "serve",
+        help="serve paired hosts",
+        description="Serve paired hosts: take their bundles, answer and measure. Ends at SIGTERM or Ctrl-C.",
+        epilog="Example: vlmfront-agent serve --host 0.0.0.0",
+    )
+    one.add_argument(
+        "--host", default=serve.LOOPBACK, help=f"address to listen on (default {serve.LOOPBACK}; 0.0.0.0 is every one)"
+    )
+    one.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 picks a free one")
+    one.add_argument("--disk", type=_size, default="20GB", help="what bundles may take (default 20GB)")
+    one.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
+    one.add_argument("--systemd", action="store_true", help="print a unit file for these settings instead")
+    one.set_defaults(run=_serve)
+    two = verbs.add_parser(
+        "pair",
+        help="make a one-time token by which a host pairs with this device",
+        description="Make a one-time token by which a host pairs with this device; it is valid for ten minutes.",
+    )
+    two.set_defaults(run=_pair)
+    three = verbs.add_parser("unpair", help="refuse a paired host from now on", description="Refuse a paired host.")
+    three.add_argument("name", help="as vlmfront-agent paired has it")
+    three.set_defaults(run=_unpair)
+    four = verbs.add_parser("paired", help="list the paired hosts", description="List the paired hosts.")
+    four.set_defaults(run=_paired)
+    for verb in (one, two, three, four):
+        verb.add_argument("--state", type=Path, default=None, help="the agent's folder (default $VLMFRONT_AGENT_STATE)")
+    for verb in (one, two, four):
+        verb.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _answers(text: str) -> int:
@@ -70,6 +113,68 @@ def _measure(asked: argparse.Namespace) -> None:
         print(json.dumps(asdict(measured), separators=(",", ":"), allow_nan=False))
     else:
         _show(asked.bundle, measured)
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"a size like 20GB is expected (MB, GB or TB), not {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _state(asked: argparse.Namespace) -> Path:
+    """The agent's folder, which only its owner may read."""
+    state = (asked.state or serve.state_folder()).absolute()
+    serve.identity(state)
+    return Path(state)
+
+
+def _serve(asked: argparse.Namespace) -> None:
+    if asked.systemd:
+        print(serve.unit(asked.state or SERVICE_STATE, asked.host, asked.port, asked.disk), end="")
+        return
+    if asked.with_parent:
+        die_with_parent()
+    logging.basicConfig(format="vlmfront-agent: %(message)s", level=logging.WARNING)
+
+    def ready(listening: serve.Ready) -> None:
+        if asked.json:
+            print(encode(listening), flush=True)
+        else:
+            print(f"listening on {listening.host}:{listening.port}, certificate {listening.fingerprint}", flush=True)
+
+    serve.serve(_state(asked), host=asked.host, port=asked.port, disk_bytes=asked.disk, ready=ready)
+
+
+def _pair(asked: argparse.Namespace) -> None:
+    invitation = serve.invite(_state(asked))
+    if asked.json:
+        print(encode(invitation))
+        return
+    print(invitation.token)
+    print("On the host, within ten minutes, with a name of your own for this device:")
+    print(f"vlmfront device add NAME {invitation.address} {invitation.token}")
+    if invitation.address.startswith(serve.LOOPBACK):
+        print("Hosts elsewhere cannot reach this address: vlmfront-agent serve --host 0.0.0.0", file=sys.stderr)
+
+
+def _unpair(asked: argparse.Namespace) -> None:
+    state = _state(asked)
+    if not Paired(state).remove(asked.name):
+        raise BadInput(f"no paired host is called {asked.name!r}; vlmfront-agent paired lists them.")
+    audit.note(state, "unpaired", detail=asked.name)
+    print(f"{asked.name} is refused from now on")
+
+
+def _paired(asked: argparse.Namespace) -> None:
+    hosts = Paired(_state(asked)).hosts()
+    if asked.json:
+        print(
+            json.dumps([{"name": host.name, "since": host.since, "fingerprint": peer} for peer, host in hosts.items()])
+        )
+        return
+    for peer, host in hosts.items():
+        print(f"{host.name:<24} since {host.since}  {peer[:16]}")
 
 
 def _end(message: str, code: int) -> None:

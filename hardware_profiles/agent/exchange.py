@@ -1,9 +1,9 @@
 """One call of the wire inside the agent: what was asked, what is replied, or why it is refused. Pure values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hardware_profiles.wire import Problem
+from hardware_profiles.wire import Code, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +42,10 @@ class Refused(Exception):
         self.status = status
         self.problem = problem
         self.headers = headers or {}
+
+
+def refused(
+    status: int, code: Code, message: str, expected: Sequence[str] = (), headers: Mapping[str, str] | None = None
+) -> Refused:
+    """A refusal, ready to be raised."""
+    return Refused(status, Problem(code=code, message=message, expected=tuple(expected)), headers)

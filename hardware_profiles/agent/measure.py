@@ -1,14 +1,25 @@
-"""One measurement of a bundle on this device: fresh processes, their raw samples, and a verdict on them."""
+"""One measurement of a bundle on this device: fresh processes, their raw samples, and a verdict on each."""
 
 import threading
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from hardware_profiles.agent.supervisor import RUNNER, run_job
-from hardware_profiles.messages import Job, Measurement, Mode, Process, Timing
+from hardware_profiles.agent.confine import Confine
+from hardware_profiles.agent.machine import Snapshot, snapshot
+from hardware_profiles.agent.sensors import PI_SINCE_BOOT, Sensors
+from hardware_profiles.agent.supervisor import RUNNER, Cancelled, Heard, run_job, unheard
+from hardware_profiles.agent.trace import Trace
+from hardware_profiles.agent.verdicts import Verdict, Watched, judge, on_cpu, outliers, trend
+from hardware_profiles.messages import Job, Measurement, Mode, Process
 
-NOISY_CV = 0.10
 FINALIST_PROCESSES = 5
+ATTEMPTS = 3  # at each process, while it is invalid
+IDLE_S = 2.0  # of idle power, before a process starts, where there is an energy meter
+COOL_S = 60.0  # at most, between two attempts
+COOL_STEP_S = 1.0
+WARMER_C = 3.0  # than before the first attempt is cool enough
 
 
 def measure(
@@ -17,37 +28,140 @@ def measure(
     mode: Mode = "provisional",
     cancel: threading.Event | None = None,
     command: Sequence[str] = RUNNER,
+    sensors: Sensors | None = None,
+    heard: Heard = unheard,
+    confine: Confine | None = None,
 ) -> Measurement:
     """Measure ``job``'s bundle in one fresh process, or in ``FINALIST_PROCESSES`` of them, one after another.
+
+    A process whose answers are invalid is followed by a pause until the device has recovered, and by another process in
+    its place, ``ATTEMPTS`` in all; one that stays invalid is kept, makes the measurement invalid and ends it.
 
     Raises:
         JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
     """
-    processes = []
-    for _ in range(1 if mode == "provisional" else FINALIST_PROCESSES):
-        result = run_job(job, cancel=cancel, command=command)
-        assert isinstance(result, Process)
-        processes.append(result)
-    spread = max(scatter(process.timings) for process in processes)
-    noise = [] if spread < NOISY_CV else [f"e2e times scatter by {spread:.0%} at equal token counts"]
+    watch = _Watch(job, cancel or threading.Event(), command, sensors or Sensors(), confine, heard)
+    number = 1 if mode == "provisional" else FINALIST_PROCESSES
+    with watch.trace:
+        while len(watch.processes) < number and watch.verdict != "invalid":
+            watch.measure_process()
+            heard("process", {"done": len(watch.processes), "of": number})
     return Measurement(
-        verdict="labelled" if noise else "valid",
-        reasons=tuple(noise),
+        verdict=watch.verdict,
+        reasons=tuple(dict.fromkeys(watch.reasons)),
         mode=mode,
-        processes=tuple(processes),
-        energy_source="",
+        processes=tuple(watch.processes),
+        energy_source=watch.energy_source,
+        trace=watch.trace.readings,
+        platform=watch.platform,
+        retries=tuple(watch.retries),
+        regime="sustained" if job.sustained_s > 0 else "burst",
     )
 
 
-def scatter(timings: Sequence[Timing]) -> float:
-    """Pooled coefficient of variation of e2e times within answers of equally many tokens; 0 where there is none."""
-    counts = Counter(len(timing.token_ms) for timing in timings)
-    means = {
-        count: sum(timing.e2e_ms for timing in timings if len(timing.token_ms) == count) / number
-        for count, number in counts.items()
-    }
-    free = len(timings) - len(counts)
-    if free <= 0:
-        return 0.0
-    squares = sum((timing.e2e_ms / means[len(timing.token_ms)] - 1) ** 2 for timing in timings)
-    return float((squares / free) ** 0.5)
+class _Watch:
+    """A measurement in the making: the processes so far, and what is to be said of them."""
+
+    def __init__(
+        self,
+        job: Job,
+        cancel: threading.Event,
+        command: Sequence[str],
+        sensors: Sensors,
+        confine: Confine | None,
+        heard: Heard,
+    ) -> None:
+        self.processes: list[Process] = []
+        self.verdict: Verdict = "valid"
+        self.reasons: list[str] = []
+        self.retries: list[str] = []
+        self.platform = sensors.platform()
+        self.trace = Trace(sensors)
+        self.energy_source = self.trace.source
+        self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
+        self._sensors, self._heard = sensors, heard
+        self._snapshots: list[Snapshot] = []
+
+    def measure_process(self) -> None:
+        """Take one process in, after as many attempts as it takes or may take."""
+        for attempt in range(1, ATTEMPTS + 1):
+            process, verdict, reasons = self._attempt()
+            if verdict != "invalid" or attempt == ATTEMPTS:
+                break
+            self.retries.append("; ".join(reasons))
+            self._cool_down()
+        self.processes.append(process)
+        self.reasons += reasons
+        self.verdict = verdict if verdict == "invalid" or self.verdict == "valid" else self.verdict
+
+    def _attempt(self) -> tuple[Process, Verdict, tuple[str, ...]]:
+        idle_w = self._idle_watts()
+        self._snapshots.clear()
+        process = run_job(
+            self._job, cancel=self._cancel, command=self._command, heard=self._hear, confine=self._confine
+        )
+        assert isinstance(process, Process)
+        began_s, ended_s = self.trace.at(process.began_s), self.trace.at(process.ended_s)
+        joules, self.energy_source = self.trace.joules(began_s, ended_s)
+        if joules is not None and idle_w is not None:
+            joules = (joules - idle_w * (ended_s - began_s)) / len(process.timings)
+        process = replace(
+            process,
+            began_s=began_s,
+            ended_s=ended_s,
+            energy_j=joules if idle_w is not None else None,
+            idle_w=idle_w,
+            outliers=outliers([timing.e2e_ms for timing in process.timings]),
+            trend=trend(process.timings) if self._job.sustained_s > 0 else None,
+        )
+        before, after = self._snapshots[0], self._snapshots[-1]
+        readings = self.trace.between(self.trace.at(before.at_s), self.trace.at(after.at_s))
+        watched = Watched(before=before, after=after, readings=readings, timings=process.timings, trend=process.trend)
+        return process, *judge(watched)
+
+    def _hear(self, event: str, content: Mapping[str, Any]) -> None:
+        """Look at everything when a runner is warm to answer, when it works and when it has worked."""
+        if event == "worked" or content.get("phase") == "work":
+            self.trace.look()
+        if event == "worked" or content.get("phase") == "warmup":
+            self._snapshots.append(self._snapshot(content["pid"]))
+        if event == "phase":
+            self._heard("phase", {"phase": content["phase"]})
+
+    def _snapshot(self, runner: int) -> Snapshot:
+        gpus = self._sensors.gpus
+        return snapshot(
+            self._sensors.root,
+            runner,
+            counters=self._sensors.counters(),
+            accelerator=gpus.pids() if gpus else frozenset(),
+        )
+
+    def _idle_watts(self) -> float | None:
+        """The power while nothing of ours runs, over ``IDLE_S``; null where nothing measures energy."""
+        if not self.trace.measures_energy:
+            return None
+        self.trace.look()
+        start = time.monotonic()
+        self._wait(IDLE_S)
+        self.trace.look()
+        end = time.monotonic()
+        joules, _ = self.trace.joules(self.trace.at(start), self.trace.at(end))
+        return None if joules is None else joules / (end - start)
+
+    def _cool_down(self) -> None:
+        """Wait until nothing throttles, foreign work is over and it is as cool as at first; ``COOL_S`` at most."""
+        first = next((one.temperature_c for one in self.trace.readings if one.temperature_c is not None), None)
+        end = time.monotonic() + COOL_S
+        while time.monotonic() < end:
+            before = self._snapshot(0)
+            self._wait(COOL_STEP_S)
+            last = self.trace.readings[-1]
+            hot = first is not None and last.temperature_c is not None and last.temperature_c > first + WARMER_C
+            busy = on_cpu(Watched(before=before, after=self._snapshot(0)))
+            if not hot and not busy and not set(last.flags) - set(PI_SINCE_BOOT.values()):
+                return
+
+    def _wait(self, seconds: float) -> None:
+        if self._cancel.wait(seconds):
+            raise Cancelled(f"the measurement of {self._job.bundle} was cancelled")

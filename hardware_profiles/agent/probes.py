@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 _KIB = 1024
 
 
@@ -22,6 +21,11 @@ def memory_total_bytes() -> int:
     return _field_bytes(Path("/proc/meminfo"), "MemTotal")
 
 
+def memory_available_bytes() -> int:
+    """What new work can take without swapping (MemAvailable)."""
+    return _field_bytes(Path("/proc/meminfo"), "MemAvailable")
+
+
 def oom_kills() -> int:
     """How many processes the kernel has killed for memory so far: in this control group, else on the machine."""
     for path in (_cgroup() / "memory.events", Path("/proc/vmstat")):
@@ -33,18 +37,6 @@ def oom_kills() -> int:
         except OSError:
             continue
     return 0
-
-
-def energy_uj(counter: Path = RAPL) -> tuple[int | None, str]:
-    """The package's energy counter in microjoules, or null and the reason."""
-    try:
-        return int(counter.read_text()), ""
-    except FileNotFoundError:
-        return None, "this machine has no RAPL counter"
-    except PermissionError:
-        return None, f"{counter} may not be read"
-    except (OSError, ValueError) as error:
-        return None, f"{counter} cannot be read ({error})"
 
 
 def _status_bytes(field: str, pid: int | None) -> int:

@@ -2,8 +2,9 @@
 
 One Job comes as a JSON line on stdin; events go out as JSON lines, each at most ``LINE_BYTES`` long, on a private copy
 of stdout, so that nothing a library prints can come between. Events: ``phase`` at the start of ``load``, ``warmup`` and
-``work``; ``loaded``; ``warm``; ``answers`` as they come; ``timing`` for each timed answer; ``tick`` while it goes on;
-``done`` or ``fault`` last.
+``work``; ``loaded``; ``warm``; ``answers`` as they come; ``worked`` at the end of timed answers, then a ``timing`` for
+each; ``tick`` while it goes on; ``done`` or ``fault`` last. Energy is the supervisor's to read: stamps are of
+CLOCK_MONOTONIC, which all processes of a machine share.
 
 ``load_s`` is that of a warm load: the bundle's files were read a moment before, to verify them, and are in the page
 cache. Peak memory is the process's own VmHWM, since a control group's peak also counts that cache and its neighbours.
@@ -35,7 +36,6 @@ CHECKED = 8  # questions answered both ways before batches are trusted
 WARMUP_BLOCK = 5  # answers
 WARMUP_BLOCKS = 12  # at most
 WARMUP_AGREE = 0.05  # of the median
-IDLE_S = 1.0  # over which idle power is taken where there is an energy counter
 _OUT_OF_MEMORY = ("bad_alloc", "cannot allocate memory", "out of memory", "not enough memory", "failed to allocate")
 
 
@@ -98,6 +98,8 @@ def explain(error: Exception) -> tuple[Fault, str]:
         return "OOM", f"memory ran out at a peak of {peak} MiB: {text or type(error).__name__}"
     if isinstance(error, BadInput):
         return "INVALID_INPUT", text
+    if isinstance(error, FloatingPointError):
+        return "CRASH", f"output-sanity failure: {text}"
     return "CRASH", f"{type(error).__name__}: {text}"
 
 
@@ -108,22 +110,20 @@ def run(job: Job, events: Events) -> None:
     asker = Asker(bundle.folder, bundle.manifest.prompt)
     runtime = find(bundle.manifest.runtime)
     runtime.prepare()
-    idle_w, energy_source = _idle_watts() if job.kind == "measure" else (None, "")
     baseline = probes.memory_now_bytes()
     start = time.perf_counter()
     session = runtime.load(bundle)
     load_s = time.perf_counter() - start
     events.send("loaded", load_s=load_s, memory_baseline_bytes=baseline, properties=dict(session.properties))
-    if job.kind == "answer":
-        _answer(job, asker, session, events)
-    else:
-        _measure(job, asker, session, events, idle_w, energy_source)
+    work = _answer if job.kind == "answer" else _measure
+    work(job, asker, session, events, bundle.manifest.max_new_tokens)
 
 
-def _answer(job: Job, asker: Asker, session: Session, events: Events) -> None:
+def _answer(job: Job, asker: Asker, session: Session, events: Events, cap: int) -> None:
     events.send("phase", phase="warmup")
     checked = [asker.question(request) for request in job.requests[:CHECKED]]
     singly = _one_by_one(session, checked, events)
+    check_sanity(singly, cap)
     events.send("phase", phase="load")  # the first batch may load an engine of its own
     agreed = sum(one.text == many.text for one, many in zip(singly, session.answer_many(checked), strict=True))
     batched = agreed == len(checked)
@@ -172,9 +172,7 @@ def next_size(size: int, took_s: float) -> int:
     return min(CHUNK, size * 2) if took_s < CHUNK_S / 4 else size
 
 
-def _measure(
-    job: Job, asker: Asker, session: Session, events: Events, idle_w: float | None, energy_source: str
-) -> None:
+def _measure(job: Job, asker: Asker, session: Session, events: Events, cap: int) -> None:
     events.send("phase", phase="warmup")
     questions = [asker.question(request) for request in job.requests]
     first = session.answer(questions[0])
@@ -185,27 +183,39 @@ def _measure(
     timings: list[Timing] = []
     gc.collect()
     gc.disable()
-    before, start = probes.energy_uj()[0], time.perf_counter()
-    while len(timings) < max(job.min_answers, len(questions)):
+    began_s = time.monotonic()
+    while len(timings) < max(job.min_answers, len(questions)) or time.monotonic() - began_s < job.sustained_s:
         timings.append(session.answer(questions[len(timings) % len(questions)]))
         events.tick()
-    after, spent_s = probes.energy_uj()[0], time.perf_counter() - start
+    ended_s = time.monotonic()
+    events.send("worked", began_s=began_s, ended_s=ended_s)
     gc.enable()
+    peak = probes.memory_peak_bytes()
+    if check_sanity(timings, cap):
+        session.answer_many(questions[:1])
     for timing in timings:
         events.send("timing", timing=asdict(timing))
-    energy_j = None
-    if idle_w is not None and before is not None and after is not None:
-        if after < before:
-            energy_source = "the counter wrapped during the measurement"
-        else:
-            energy_j = ((after - before) / 1e6 - idle_w * spent_s) / len(timings)
-    events.send(
-        "done",
-        memory_peak_bytes=probes.memory_peak_bytes(),
-        energy_j=energy_j,
-        idle_w=idle_w,
-        energy_source=energy_source,
-    )
+    events.send("done", memory_peak_bytes=peak, properties=dict(session.properties))
+
+
+def check_sanity(timings: Sequence[Timing], cap: int) -> bool:
+    """Whether the answers look like those of a model that computes no numbers, and more should be asked of it.
+
+    With logits that are not finite every runtime here picks token 0 until the cap (tried: openvino, torch). Where that
+    token shows as nothing, it is certain enough; else the runtimes' scoring path looks at the logits itself.
+
+    Raises:
+        FloatingPointError: every answer has ``cap`` tokens and no text.
+        OverflowError: an answer has more tokens than the cap.
+    """
+    longest = max(len(timing.token_ms) for timing in timings)
+    if longest > cap:
+        raise OverflowError(f"the runtime gave {longest} tokens, over the manifest's cap of {cap}")
+    texts = {timing.text.strip() for timing in timings}
+    endless = len(texts) == 1 and len(timings) > 1 and all(len(timing.token_ms) == cap for timing in timings)
+    if endless and cap > 1 and texts == {""}:
+        raise FloatingPointError(f"every answer is {cap} tokens of nothing, as with weights that are not finite")
+    return endless
 
 
 def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], None]) -> int:
@@ -222,18 +232,6 @@ def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], 
             break
         last = median
     return place
-
-
-def _idle_watts() -> tuple[float | None, str]:
-    """The package's power while this process sleeps, or null and the reason."""
-    before, reason = probes.energy_uj()
-    if before is None:
-        return None, reason
-    time.sleep(IDLE_S)
-    after, reason = probes.energy_uj()
-    if after is None or after < before:
-        return None, reason or "the counter wrapped during the idle baseline"
-    return (after - before) / 1e6 / IDLE_S, f"RAPL package, above an idle baseline of {IDLE_S} s"
 
 
 def _private_stdout() -> TextIO:

@@ -16,20 +16,29 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from hardware_profiles.agent import probes
-from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, encode
+from hardware_profiles.agent.confine import Confine, plan
+from hardware_profiles.agent.groups import Group
+from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, Unkillable, encode
 
 RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}  # no library goes online
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 GONE_S = 5.0  # within which a killed group must have vanished
 _PROCESS_FACTS = (
-    "load_s", "first_ms", "warmup_answers", "memory_peak_bytes", "memory_baseline_bytes", "energy_j", "idle_w",
+    "load_s", "first_ms", "warmup_answers", "memory_peak_bytes", "memory_baseline_bytes", "began_s", "ended_s",
 )  # fmt: skip
 _TICK_S = 0.1
 _STDERR_TAIL = 600
 
 Enough: TypeAlias = Callable[[Sequence[Answer]], bool]
 """Is handed the answers that came since its last call; whether the job may end with those that it has."""
+Heard: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+"""Is told at once of an event of the job, by name and content (``phase``: ``{"phase": "work"}``); must not block.
+
+The first of every runner is ``runner``: ``{"pid": 4711}``."""
+
+
+def unheard(event: str, content: Mapping[str, Any]) -> None:
+    """Nobody listens."""
 
 
 class Cancelled(Exception):
@@ -42,6 +51,8 @@ def run_job(
     cancel: threading.Event | None = None,
     enough: Enough | None = None,
     command: Sequence[str] = RUNNER,
+    heard: Heard = unheard,
+    confine: Confine | None = None,
 ) -> Answered | Process:
     """Run a job in a fresh process group and wait for its result. May be called from any thread.
 
@@ -51,41 +62,49 @@ def run_job(
     Raises:
         JobFailed: ``OOM``, ``CRASH`` (with the signal's name), ``TIMEOUT`` (with the phase that fell silent, or
             the total), ``INVALID_INPUT``.
+        Unkillable: a process of the runner outlived SIGKILL.
         Cancelled: after ``cancel`` was set.
     """
-    kills = probes.oom_kills()
-    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
-        asked.write(encode(job).encode() + b"\n")
-        asked.seek(0)
-        runner = subprocess.Popen(
-            command,
-            stdin=asked,
-            stdout=subprocess.PIPE,
-            stderr=printed,
-            start_new_session=True,
-            env={**os.environ, **OFFLINE},
-        )
-        assert runner.stdout is not None
-        try:
-            heard = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough)
-            if not heard.ended:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    runner.wait(GONE_S)
-        finally:
-            stop_group(runner)
-            runner.stdout.close()
-        if heard.last == "fault":
-            raise JobFailed(heard.end["fault"], heard.end["reason"])
-        if not heard.ended:
-            raise _death(runner.returncode, printed, kills)
-    return heard.answered() if job.kind == "answer" else heard.process()
+    planned, kills = plan(job, command, confine or Confine()), probes.oom_kills()
+    try:
+        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
+            asked.write(encode(job).encode() + b"\n")
+            asked.seek(0)
+            runner = subprocess.Popen(
+                planned.command,
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                start_new_session=True,
+                env=planned.environment,
+            )
+            assert runner.stdout is not None
+            try:
+                heard("runner", {"pid": runner.pid})
+                said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard, runner.pid)
+                if not said.ended:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        runner.wait(GONE_S)
+            finally:
+                stop_group(runner)
+                runner.stdout.close()
+            if said.last == "fault":
+                raise JobFailed(said.end["fault"], said.end["reason"])
+            if not said.ended:
+                raise _death(runner.returncode, printed, kills, planned.group)
+            peak = planned.group.peak_bytes if planned.group else None
+    finally:
+        if planned.group:
+            planned.group.remove()
+    properties = {**planned.isolation, **({"memory.group_peak": str(peak)} if peak else {})}
+    return said.answered(properties) if job.kind == "answer" else said.process(properties)
 
 
 def stop_group(runner: "subprocess.Popen[bytes]") -> None:
     """End every process of the runner's group: SIGTERM, then SIGKILL, then look whether they are gone.
 
     Raises:
-        JobFailed: ``CRASH`` if one outlives SIGKILL.
+        Unkillable: one outlives SIGKILL.
     """
     for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GONE_S)):
         if not _signal_group(runner.pid, number):
@@ -96,11 +115,11 @@ def stop_group(runner: "subprocess.Popen[bytes]") -> None:
         if not _group_lives(runner):
             break
     else:
-        raise JobFailed("CRASH", f"the runner's process group {runner.pid} outlived SIGKILL")
+        raise Unkillable("CRASH", f"the runner's process group {runner.pid} outlived SIGKILL")
     runner.wait()
 
 
-class _Heard:
+class _Said:
     """What a runner has said so far."""
 
     def __init__(self) -> None:
@@ -136,31 +155,33 @@ class _Heard:
             self.end = dict(event)
         return ()
 
-    def answered(self) -> Answered:
+    def answered(self, properties: Mapping[str, str]) -> Answered:
         return Answered(
             answers=tuple(self._answers),
             load_s=self._facts["load_s"],
             work_s=self._facts.get("work_s", time.monotonic() - self._work_began),
             memory_peak_bytes=self._facts.get("memory_peak_bytes"),
-            properties=self._properties,
+            properties={**self._properties, **properties},
         )
 
-    def process(self) -> Process:
+    def process(self, properties: Mapping[str, str]) -> Process:
         return Process(
             timings=tuple(self._timings),
-            properties=self._properties,
+            properties={**self._properties, **properties},
+            energy_j=None,
+            idle_w=None,
             **{name: self._facts[name] for name in _PROCESS_FACTS},
         )
 
 
-def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None) -> _Heard:
+def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard, pid: int) -> _Said:
     """Read events until the last one, enough of them, or the end of the stream; each restarts its phase's deadline."""
-    heard, rest, phase = _Heard(), b"", "load"
+    said, rest, phase = _Said(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
     last = time.monotonic() + job.total_s
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
-        while not heard.ended:
+        while not said.ended:
             if cancel.is_set():
                 raise Cancelled(f"the job on {job.bundle} was cancelled")
             if time.monotonic() > last:
@@ -177,14 +198,17 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
                 raise JobFailed("CRASH", f"the runner sent a line longer than {LINE_BYTES} bytes")
             for line in lines:
                 event = _decode(line)
-                came = heard.take(event)
-                heard.cut_short = bool(came and enough and enough(came))
+                came = said.take(event)
+                said.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
                     phase = event["phase"]
+                    heard("phase", {"phase": phase, "pid": pid})
+                elif event["event"] == "worked":
+                    heard("worked", {"pid": pid})
                 limit = time.monotonic() + job.deadline_s[phase]
-                if heard.cut_short:
+                if said.cut_short:
                     break
-    return heard
+    return said
 
 
 def _decode(line: bytes) -> dict[str, Any]:
@@ -197,16 +221,23 @@ def _decode(line: bytes) -> dict[str, Any]:
     return event
 
 
-def _death(code: int, printed: BinaryIO, kills: int) -> JobFailed:
+def _death(code: int, printed: BinaryIO, kills: int, group: Group | None) -> JobFailed:
     """The fault of a runner that ended without its last event."""
     size = printed.seek(0, os.SEEK_END)
     printed.seek(max(0, size - _STDERR_TAIL))
     tail = " ".join(printed.read().decode(errors="replace").split())
+    if group and group.oom_kills:
+        peak = f"{(group.peak_bytes or 0) >> 20} MiB"
+        return JobFailed(
+            "OOM", f"the kernel killed the runner at a peak of {peak}, its limit {group.limit_bytes >> 20} MiB"
+        )
     if code >= 0:
         return JobFailed("CRASH", f"the runner ended with exit code {code}: {tail}")
     name = signal.Signals(-code).name
     if name == "SIGKILL" and probes.oom_kills() > kills:
         return JobFailed("OOM", "the kernel killed the runner (SIGKILL) because memory ran out")
+    if name == "SIGXCPU":
+        return JobFailed("TIMEOUT", "the runner used up its processor time (RLIMIT_CPU)")
     if "bad_alloc" in tail:
         return JobFailed("OOM", f"memory ran out ({name}): {tail}")
     return JobFailed("CRASH", f"the runner died of {name}: {tail}")

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import pytest
 
-from hardware_profiles.agent.measure import scatter
 from hardware_profiles.agent.runner import Events, first_size, next_size, warm_up
+from hardware_profiles.agent.verdicts import scatter
 from hardware_profiles.messages import Timing
 
 

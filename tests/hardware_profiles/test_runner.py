@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hardware_profiles.agent import probes, supervisor
-from hardware_profiles.agent.measure import measure, scatter
+from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.runner import decode_job, explain
 from hardware_profiles.agent.supervisor import Cancelled, run_job
 from hardware_profiles.bundle import Bundle
@@ -70,12 +70,12 @@ def test_a_measurement_keeps_its_raw_samples(sealed: Sealed, requests: tuple[Req
     result = measure(asked)
     assert [timing.id for timing in result.timings] == [str(number % 4) for number in range(13)]
     assert result.mode == "provisional"
-    assert result.verdict == ("labelled" if scatter(result.timings) >= 0.1 else "valid")
     process = result.processes[0]
+    assert 0 <= process.began_s < process.ended_s <= result.trace[-1].t_s
     assert process.warmup_answers >= 11
     assert process.first_ms > min(timing.e2e_ms for timing in result.timings)
     assert 20 << 20 < process.memory_baseline_bytes < result.memory_peak_bytes < 4 << 30
-    assert probes.energy_uj()[0] is not None or result.energy_j is None
+    assert result.energy_source.startswith("none: ") == (result.energy_j is None)
     assert bool(result.reasons) == (result.verdict != "valid")
     json.loads(encode(result))
 
@@ -144,7 +144,7 @@ def test_errors_are_explained() -> None:
     assert explain(MemoryError())[0] == "OOM"
     assert explain(RuntimeError("std::bad_alloc"))[0] == "OOM"
     assert explain(BadInput("no")) == ("INVALID_INPUT", "no")
-    assert explain(FloatingPointError("the model's\nlogits")) == ("CRASH", "FloatingPointError: the model's logits")
+    assert explain(FloatingPointError("the model's\nlogits")) == ("CRASH", "output-sanity failure: the model's logits")
 
 
 def gone(pid: int) -> bool:
@@ -275,16 +275,10 @@ def test_the_runner_dies_with_its_supervisor(tmp_path: Path) -> None:
     assert gone(runner)
 
 
-def test_probes_read_this_process(tmp_path: Path) -> None:
+def test_probes_read_this_process() -> None:
     import resource
 
     held = bytearray(64 << 20)
     assert probes.memory_now_bytes() >= len(held)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert probes.memory_peak_bytes() == pytest.approx(peak, rel=0.1)
-    counter = tmp_path / "energy_uj"
-    assert probes.energy_uj(counter) == (None, "this machine has no RAPL counter")
-    counter.write_text("1234\n")
-    assert probes.energy_uj(counter) == (1234, "")
-    counter.write_text("broken")
-    assert probes.energy_uj(counter)[0] is None

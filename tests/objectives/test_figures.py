@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,19 @@ from scipy.stats import t as student_t
 
 from hardware_profiles.messages import Measurement, Process, Timing
 from objectives.accuracy import accuracy, accuracy_slices, paired_difference, wilson
+from objectives.energy import energy_figure
 from objectives.latency import (
     BETWEEN_PROCESSES,
     LEAST_N,
     between_processes,
+    bootstrap,
     latency_figures,
-    median,
-    median_ranks,
+    least_n,
+    percentile,
+    ranks,
     student_975,
 )
-from objectives.memory import memory_figure, size_figure
+from objectives.memory import memory_above_figure, memory_figure, size_figure
 from objectives.noise import LEAST_RELATIVE, half_width, noise_floor
 from objectives.trial import Figure
 from spaces.sample import Sample
@@ -115,28 +119,88 @@ def test_paired_difference_by_hand() -> None:
 
 
 @pytest.mark.parametrize("n", [6, 11, 12, 25, 64, 301])
-def test_median_ranks_are_the_narrowest_with_the_confidence(n: int) -> None:
-    low, high = median_ranks(n)
+def test_the_ranks_of_a_median_are_the_narrowest_with_the_confidence(n: int) -> None:
+    low, high = ranks(n, 0.5)
     assert high == n - 1 - low
     assert 1 - 2 * binom.cdf(low, n, 0.5) >= 0.95
     assert 1 - 2 * binom.cdf(low + 1, n, 0.5) < 0.95
+
+
+@pytest.mark.parametrize(("n", "share"), [(64, 0.9), (130, 0.95), (662, 0.99), (20_000, 0.9)])
+def test_the_ranks_of_a_percentile_are_scipys_binomial_quantiles(n: int, share: float) -> None:
+    """The indices are those of the tightest order statistics with at most 2.5 % beyond either of them."""
+    low, high = ranks(n, share)
+    assert binom.cdf(low, n, share) <= 0.025 < binom.cdf(low + 1, n, share)
+    assert high == binom.ppf(0.975, n, share)
+    assert binom.cdf(high, n, share) - binom.cdf(low, n, share) >= 0.95
+
+
+@pytest.mark.parametrize(("share", "published"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662)])
+def test_least_n_is_mlperfs_and_scipys(share: float, published: int) -> None:
+    """MLPerf's loadgen asks for at least 64 queries for a p90 and 662 for a p99 before it gives an estimate."""
+    assert least_n(share) == published
+    assert binom.cdf(1, published, 1 - share) <= 0.01 < binom.cdf(1, published - 1, 1 - share)
 
 
 @pytest.mark.parametrize("draw", [lambda r: r.exponential(size=25), lambda r: r.standard_t(2, size=25)])
 def test_median_interval_covers_whatever_the_distribution(draw: Callable[[np.random.Generator], np.ndarray]) -> None:
     rng = np.random.default_rng(11)
     true = math.log(2) if draw(np.random.default_rng(0)).min() >= 0 else 0.0
-    figures = [median(list(draw(rng))) for _ in range(1000)]
+    figures = [percentile([list(draw(rng))], 0.5) for _ in range(1000)]
     covered = sum(f.low <= true <= f.high for f in figures if f.low is not None and f.high is not None)
     assert covered >= 940
 
 
-def test_too_few_timings_have_no_median() -> None:
-    assert median([1.0] * (LEAST_N - 1)).value is None
-    figure = median([float(x) for x in range(1, 12)], between_processes=0.1)
+def test_p90_interval_covers_the_true_p90() -> None:
+    rng = np.random.default_rng(3)
+    figures = [percentile([list(rng.exponential(size=64))], 0.9) for _ in range(500)]
+    true = -math.log(0.1)
+    assert sum(f.low <= true <= f.high for f in figures if f.low is not None and f.high is not None) >= 465
+
+
+def test_too_few_timings_have_no_percentile() -> None:
+    assert percentile([[1.0] * (LEAST_N - 1)], 0.5).value is None
+    figure = percentile([[float(x) for x in range(1, 12)]], 0.5, between_processes=0.1)
     assert figure == Figure(value=6.0, low=2 / 1.1, high=10 * 1.1, n=11)
     with pytest.raises(ValueError):
-        median_ranks(5)
+        ranks(5, 0.5)
+    assert percentile([[1.0] * 63], 0.9) == Figure(value=None, n=63)
+    assert percentile([[1.0] * 64], 0.9).value == 1.0
+
+
+def naive_bootstrap(processes: list[list[float]], share: float, seed: int) -> tuple[float, float]:
+    """Written out answer by answer, with a generator of its own."""
+    rng = np.random.RandomState(seed)
+    found = []
+    for _ in range(4000):
+        pooled = []
+        for _ in processes:
+            chosen = processes[rng.randint(len(processes))]
+            pooled += [chosen[rng.randint(len(chosen))] for _ in chosen]
+        found.append(np.percentile(pooled, 100 * share))
+    return float(np.percentile(found, 2.5)), float(np.percentile(found, 97.5))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_cluster_bootstrap_agrees_with_an_independent_one(share: float) -> None:
+    rng = np.random.default_rng(8)
+    processes = [list(10 * shift + rng.normal(size=15)) for shift in (1.0, 1.02, 1.1, 1.2, 1.05)]
+    expected = naive_bootstrap(processes, share, seed=5)
+    assert bootstrap(processes, share) == pytest.approx(expected, abs=0.12)
+
+
+def test_the_interval_of_finalists_is_that_of_processes_not_of_answers() -> None:
+    """Two processes apart: pooled order statistics would be sure of the middle, the clusters are not."""
+    near, far = [[10.0 + row / 1e3 for row in range(50)]], [[12.0 + row / 1e3 for row in range(50)]]
+    apart = percentile(near * 3 + far * 2, 0.5)
+    assert apart.low is not None
+    assert apart.high is not None
+    assert apart.low < 10.1
+    assert apart.high > 12.0
+    alike = percentile(near * 5, 0.5)
+    assert alike.high is not None
+    assert alike.low is not None
+    assert alike.high - alike.low < 0.05
 
 
 def test_latency_figures() -> None:
@@ -145,6 +209,27 @@ def test_latency_figures() -> None:
     assert figures["ttft_p50_ms"].value == 2.0
     assert figures["token_p50_ms"].value == pytest.approx((15.0 - 2.0) / 2)
     assert figures["load_s"].value == 0.25
+    assert figures["latency_p90_ms"] == Figure(value=None, n=11)
+
+
+def test_tails_appear_where_the_bound_allows() -> None:
+    figures = latency_figures(measurement(*[timing(10.0 + i) for i in range(130)]))
+    assert figures["latency_p90_ms"].value == pytest.approx(np.percentile(np.arange(10.0, 140.0), 90))
+    assert figures["latency_p95_ms"].value == pytest.approx(np.percentile(np.arange(10.0, 140.0), 95))
+    assert figures["latency_p99_ms"] == Figure(value=None, n=130)
+
+
+def finalist(joules: list[float | None]) -> Measurement:
+    one = measurement(timing(10.0))
+    return replace(one, processes=tuple(replace(one.processes[0], energy_j=value) for value in joules))
+
+
+def test_energy_is_the_median_of_processes_or_null() -> None:
+    assert energy_figure(finalist([0.5])) == Figure(value=0.5, n=1)
+    assert energy_figure(finalist([0.5, 0.4, 0.7, 0.6, 0.55])) == Figure(value=0.55, low=0.4, high=0.7, n=5)
+    assert energy_figure(finalist([0.5, None])) == Figure(value=None)
+    assert energy_figure(finalist([-0.1])) == Figure(value=None)
+    assert energy_figure(replace(finalist([0.5]), verdict="invalid")) == Figure(value=None)
 
 
 def test_one_token_answers_have_no_time_between_tokens() -> None:
@@ -159,10 +244,12 @@ def test_invalid_measurements_give_no_figures() -> None:
     bad = measurement(*[timing(10.0)] * 20, verdict="invalid")
     assert {figure.value for figure in latency_figures(bad).values()} == {None}
     assert memory_figure(bad).value is None
+    assert memory_above_figure(bad).value is None
 
 
 def test_memory_and_size_are_in_megabytes() -> None:
     assert memory_figure(measurement()).value == pytest.approx(123.456789)
+    assert memory_above_figure(measurement()).value == pytest.approx(123.456788)
     assert size_figure(2_500_000) == Figure(value=2.5, low=2.5, high=2.5, n=1)
 
 

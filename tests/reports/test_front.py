@@ -109,7 +109,7 @@ def test_no_trials() -> None:
 
 def test_unknown_objective() -> None:
     with pytest.raises(BadInput, match="did you mean latency_p50_ms"):
-        front([], ["accuracy", "latency_p5_ms"])
+        front([], ["accuracy", "latency_p50ms"])
 
 
 def test_front_of_a_run_is_covered_and_its_members_differ(trials: list[Trial]) -> None:

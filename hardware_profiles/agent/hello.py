@@ -1,0 +1,55 @@
+"""What the agent says of itself and of what is installed beside it."""
+
+import json
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from uuid import uuid4
+
+from hardware_profiles.runtimes import BUILT_IN, GROUP
+from hardware_profiles.wire import PROTOCOLS, Facts, Hello
+
+SERVERS = "servers.json"
+INSTANCE = str(uuid4())
+_PACKAGES = {"openvino": "openvino-genai", "torch": "torch"}  # whose version is the runtime's; else vlmfront's own
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
+    """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
+    servers = _servers(state)
+    runtimes = {name: found for name in BUILT_IN if (found := _version(_PACKAGES.get(name, "vlmfront")))}
+    if not servers:
+        runtimes.pop("server", None)
+    for entry in entry_points(group=GROUP):
+        runtimes.setdefault(entry.name, entry.dist.version if entry.dist else "")
+    return Hello(
+        protocols=PROTOCOLS,
+        agent=_version("vlmfront"),
+        boot_id=boot_id(),
+        instance=INSTANCE,
+        runtimes=runtimes,
+        facts=facts,
+        servers=servers,
+        disk_free_bytes=disk_free_bytes,
+    )
+
+
+def boot_id() -> str:
+    """Another one means that the device restarted; see random(4)."""
+    return _BOOT_ID.read_text().strip()
+
+
+def _version(distribution: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _servers(state: Path) -> tuple[str, ...]:
+    """The names in the owner's own list of servers; none where there is no list, or no sound one."""
+    try:
+        return tuple(sorted(json.loads((state / SERVERS).read_bytes())))
+    except (OSError, ValueError, TypeError):
+        return ()

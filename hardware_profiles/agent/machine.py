@@ -1,0 +1,127 @@
+"""A snapshot of the machine: what is compared before and after a process's answers. Linux's /proc, see proc(5)."""
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_KTHREADD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One process: when it started (ticks since boot), CPU time so far, what it is, and whether it works for us."""
+
+    started: int
+    cpu_s: float
+    command: str
+    ours: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The machine at one moment.
+
+    Attributes:
+        at_s: CLOCK_MONOTONIC, which every other time of ours is on too; it stops while the machine is suspended.
+        asleep_s: CLOCK_BOOTTIME less CLOCK_MONOTONIC: for how long the machine was suspended since it started.
+        wall_s: CLOCK_REALTIME less CLOCK_MONOTONIC. Both are slewed alike, so that only steps change it, as
+            clock_gettime(2) says; and a suspend, which CLOCK_MONOTONIC does not count.
+        swapped_in: pages read back from swap since boot (``pswpin``).
+        processors: how many there are.
+        busy_s: CPU time of all processors spent at work since boot, and stolen from a virtual machine.
+        kernel_s: the share of kernel threads in it.
+        tasks: every process but kernel threads, which work for whoever asks.
+        accelerator: processes that have an accelerator open.
+        counters: that only grow, such as a Jetson's ``oc1_event_cnt``.
+    """
+
+    at_s: float
+    boot_id: str = ""
+    asleep_s: float = 0.0
+    wall_s: float = 0.0
+    swapped_in: int = 0
+    processors: int = 1
+    busy_s: float = 0.0
+    kernel_s: float = 0.0
+    tasks: Mapping[int, Task] = field(default_factory=dict)
+    accelerator: frozenset[int] = frozenset()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+def snapshot(
+    root: Path, runner: int, *, counters: Mapping[str, int] | None = None, accelerator: frozenset[int] = frozenset()
+) -> Snapshot:
+    """The machine now. ``runner``: its process id, which is also its session; 0 where there is none yet.
+
+    Ours are the runner's session, this process, and the one that started it (the search that started its own agent).
+    """
+    tasks, kernel_s = _tasks(root / "proc", {os.getpid(), os.getppid()} - {0, 1}, runner)
+    monotonic, asleep, wall = _clocks()
+    stat = _text(root / "proc/stat")
+    return Snapshot(
+        at_s=monotonic,
+        boot_id=_text(root / "proc/sys/kernel/random/boot_id").strip(),
+        asleep_s=asleep,
+        wall_s=wall,
+        swapped_in=_swapped_in(_text(root / "proc/vmstat")),
+        processors=max(1, stat.count("\ncpu")),
+        busy_s=_busy_s(stat),
+        kernel_s=kernel_s,
+        tasks=tasks,
+        accelerator=accelerator,
+        counters=counters or {},
+    )
+
+
+def _clocks() -> tuple[float, float, float]:
+    """Monotonic, boot time and wall clock less monotonic: of three readings the tightest, lest we are preempted."""
+    readings = []
+    for _ in range(3):
+        before = time.monotonic()
+        boot, wall = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
+        after = time.monotonic()
+        readings.append((after - before, after, boot - after, wall - after))
+    return min(readings)[1:]
+
+
+def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, Task], float]:
+    """User processes by id, and the CPU time of kernel threads."""
+    found, kernel_s = {}, 0.0
+    for folder in proc.iterdir():
+        if not folder.name.isdigit():
+            continue
+        name, _, rest = _text(folder / "stat").partition("(")[2].rpartition(")")
+        fields = rest.split()
+        if len(fields) < 20:
+            continue  # it has just ended
+        pid, parent = int(folder.name), int(fields[1])
+        cpu_s = (int(fields[11]) + int(fields[12])) * TICK_S
+        if _KTHREADD in (pid, parent):
+            kernel_s += cpu_s
+            continue
+        command = _text(folder / "cmdline").replace("\0", " ").strip() or name
+        mine = pid in ours or (session > 0 and int(fields[3]) == session)
+        found[pid] = Task(started=int(fields[19]), cpu_s=cpu_s, command=command[:120], ours=mine)
+    return found, kernel_s
+
+
+def _busy_s(stat: str) -> float:
+    """user, nice, system and steal of the line ``cpu``; interrupts are not a process's, and guests are in user."""
+    fields = stat.partition("\n")[0].split()[1:]
+    if len(fields) < 8:
+        return 0.0
+    return sum(int(fields[place]) for place in (0, 1, 2, 7)) * TICK_S
+
+
+def _swapped_in(vmstat: str) -> int:
+    return next((int(line.split()[1]) for line in vmstat.splitlines() if line.startswith("pswpin ")), 0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
