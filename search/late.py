@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 from hardware_profiles.bundle import open_bundle
@@ -36,6 +37,7 @@ class Late:
         self._run = run
         self._evaluator = evaluator
         self._references = references
+        self._writing = Lock()
 
     def catch_up(self, told: Callable[[Trial], None]) -> None:
         """Measure what waits for a device that is within reach; ``told`` hears of each trial that waits no longer.
@@ -100,10 +102,10 @@ class Late:
                 if found.verdict == "invalid":
                     return
                 self._run.write_measurement(trial.deployed, device, found)
-        same = [one for one in self._run.read_trials() if one.deployed == trial.deployed]
-        for one in same:
-            if one.devices.get(device) and one.devices[device].state == "measured":
-                self._evaluator.keep(self._with(one, device, found))
+        with self._writing:  # another device's finalists may be of the same trials
+            for one in self._run.read_trials():
+                if one.deployed == trial.deployed and device in one.devices and one.devices[device].state == "measured":
+                    self._evaluator.keep(self._with(one, device, found))
 
     def _with(self, trial: Trial, device: str, found: Measurement) -> Trial:
         """A trial with a device's figures worked out again from a measurement, and the labels of that one."""

@@ -145,7 +145,9 @@ def _retention_settings(config: SearchConfig, retention: Retention | None) -> di
 
 
 def search(
-    prepared: Prepared, on_trial: Callable[[Trial], None], on_finalist: Callable[[str, int, int], None]
+    prepared: Prepared,
+    on_trial: Callable[[Trial], None],
+    on_finalist: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Outcome:
     """Run the search to its end; its devices are given back then, and nothing of it runs on.
 
