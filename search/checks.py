@@ -151,12 +151,14 @@ class Able(Protocol):
 def narrowed(space: Space, device: Able) -> tuple[Space, tuple[str, ...]]:
     """The space without execution settings that this device does not have, and a sentence about each that went.
 
+    Threads and dtypes that its profile leaves to the machine rule nothing out.
+
     Raises:
         BadInput: nothing is left of a knob.
     """
     able: dict[str, Callable[[Value], bool]] = {
-        "runtime.threads": lambda threads: int(threads) <= device.threads,
-        "runtime.inference_precision": lambda precision: precision in device.dtypes,
+        "runtime.threads": lambda threads: not device.threads or int(threads) <= device.threads,
+        "runtime.inference_precision": lambda precision: not device.dtypes or precision in device.dtypes,
     }
     knobs: list[Knob] = []
     notes = []
@@ -171,7 +173,7 @@ def narrowed(space: Space, device: Able) -> tuple[Space, tuple[str, ...]]:
             if gone:
                 notes.append(f"{knob.name}: {gone} left out, {has}.")
             knob = replace(knob, values=kept)
-        elif isinstance(knob, Range) and knob.name == "runtime.threads" and knob.high > device.threads:
+        elif isinstance(knob, Range) and knob.name == "runtime.threads" and 0 < device.threads < knob.high:
             if knob.low > device.threads:
                 raise BadInput(f"{where}: {knob.low:g} and more cannot be run, {has}.")
             notes.append(f"{knob.name}: more than {device.threads} left out, {has}.")

@@ -1,15 +1,63 @@
-"""What a profile rules out before anything is built."""
+"""What a profile rules out before anything is built, and what a preflight rules out before anything is measured."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from hardware_profiles.profile import Profile
+from hardware_profiles.roofline import Calibration, Prediction, predict
+from hardware_profiles.wire import Preflight
 from spaces.candidate import Candidate
-from spaces.estimate import estimate
+from spaces.estimate import Choices
 from spaces.shape import Shape, read_shape
 from spaces.space import Space
+from spaces.work import ANSWER_TOKENS, TEXT_TOKENS, work
 
+PREDICTED = "refused by prediction"
+"""The label of a trial that was not built because of a prediction."""
 _read = cache(read_shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a candidate is not built: the sentence for the trial's ``violated``."""
+
+    kind: Literal["memory", "dtype", "latency"]
+    reason: str
+
+
+def refused(
+    candidate: Candidate,
+    space: Space,
+    device: Profile,
+    limits: Mapping[str, Mapping[str, float]],
+    calibration: Calibration | None = None,
+) -> Refusal | None:
+    """Why the candidate need not be built for the device; null where it may well fit.
+
+    Hard where the device cannot hold its weights or compute in its precision. By latency only where the calibrated
+    interval's low end misses the limit: anything less would refuse what fits.
+    """
+    runtime = str(candidate_choices(space, candidate)["runtime"]["name"])
+    if reason := unfit(candidate, space, device):
+        return Refusal(kind="memory", reason=reason)
+    precision = str(candidate_choices(space, candidate)["runtime"]["inference_precision"])
+    if runtime == "openvino" and device.processor(runtime)[0] == "cpu" and not _computes(device, precision):
+        computed = ", ".join(device.dtypes)
+        return Refusal(kind="dtype", reason=f"{device.name} computes {computed} natively, and {precision} is pinned.")
+    most = limits.get("latency_p50_ms", {}).get("max")
+    if calibration is None or calibration.runtime != runtime or most is None:
+        return None
+    latency = predicted(candidate, space, device, calibration).latency_ms
+    if latency is None or latency.low <= most:
+        return None
+    return Refusal(
+        kind="latency",
+        reason=f"latency_p50_ms is predicted to be at least {latency.low:.4g} on {device.name} "
+        f"(from {calibration.anchors} measurements there), and its limit is max {most:g}",
+    )
 
 
 def unfit(candidate: Candidate, space: Space, device: Profile) -> str | None:
@@ -17,14 +65,49 @@ def unfit(candidate: Candidate, space: Space, device: Profile) -> str | None:
 
     It cannot where the least memory that it needs (see `spaces.estimate.Estimate`) is more than the device has.
     """
-    choices = {axis.name: space.choice(candidate, axis) for axis in space.axes}
-    least = estimate(shape_of(space, candidate), choices).memory_bytes
-    if least <= device.memory_bytes:
+    choices = candidate_choices(space, candidate)
+    room = device.room(str(choices["runtime"]["name"]))
+    least = work(shape_of(space, candidate), choices).memory_bytes
+    if room is None or least <= room:
         return None
-    return (
-        f"the weights and the cache of one image alone need {in_bytes(least)}, "
-        f"and the device has {in_bytes(device.memory_bytes)}."
-    )
+    return f"the weights and the cache of one image alone need {in_bytes(least)}, and the device has {in_bytes(room)}."
+
+
+def predicted(
+    candidate: Candidate,
+    space: Space,
+    device: Profile,
+    calibration: Calibration | None = None,
+    text_tokens: int = TEXT_TOKENS,
+    answer_tokens: int = ANSWER_TOKENS,
+) -> Prediction:
+    """Latency and memory of the candidate on the device, from the shape of its model."""
+    choices = candidate_choices(space, candidate)
+    asked = work(shape_of(space, candidate), choices, text_tokens, answer_tokens)
+    runtime = str(choices["runtime"]["name"])
+    fitting = calibration if calibration and calibration.runtime == runtime else None
+    return predict(asked, device, runtime, fitting)
+
+
+def fallbacks(found: Preflight, most: int | None) -> tuple[str | None, tuple[str, ...]]:
+    """Why the preflight ends a trial, or null, and the labels for one that goes on.
+
+    A bundle that cannot run at all ends it. So do more than ``most`` operations off the accelerator; where ``most`` is
+    null there is no limit, and a label says how many they are.
+    """
+    if found.reasons:
+        return "; ".join(found.reasons), ()
+    count = len(found.fallback)
+    if not count:
+        return None, ()
+    said = f"{count} of {found.operations} operations leave {found.device} ({next(iter(found.fallback))}"
+    said += f" and {count - 1} more)" if count > 1 else ")"
+    return (said, ()) if most is not None and count > most else (None, (said,))
+
+
+def candidate_choices(space: Space, candidate: Candidate) -> Choices:
+    """Every axis' choice of the candidate."""
+    return {axis.name: space.choice(candidate, axis) for axis in space.axes}
 
 
 def shape_of(space: Space, candidate: Candidate) -> Shape:
@@ -39,3 +122,8 @@ def in_bytes(count: float) -> str:
         return f"{count / 1e9:.2f} GB"
     digits = 0 if count >= 1e8 else 1 if count >= 1e7 else 2
     return f"{count / 1e6:.{digits}f} MB"
+
+
+def _computes(device: Profile, precision: str) -> bool:
+    """An empty list of dtypes is one that is not known. f16 is not reported by agents, so it refuses nothing."""
+    return not device.dtypes or precision in device.dtypes or precision == "f16"

@@ -6,12 +6,14 @@ from functools import partial
 from itertools import islice
 
 from hardware_profiles.profile import Profile
+from hardware_profiles.roofline import Prediction, predict
 from spaces.axes import Axis, Value
 from spaces.canonical import canonical_json
 from spaces.estimate import CACHE_BYTES, Choices, Estimate, estimate
 from spaces.knobs import Choices as Listed
 from spaces.legality import shapes
 from spaces.space import POINTS, Space, each_value, spread
+from spaces.work import work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +23,14 @@ class Setting:
     Attributes:
         knobs: the values that tell it from other settings, by full name.
         fits: device -> whether the least memory that its candidates need is there.
+        predicted: device -> latency and memory of those candidates that need least of both.
     """
 
     model: str
     knobs: dict[str, Value]
     estimate: Estimate
     fits: dict[str, bool]
+    predicted: dict[str, Prediction]
 
 
 LISTED = 2_000
@@ -55,9 +59,12 @@ def settings(space: Space, devices: Sequence[Profile]) -> tuple[list[Setting], b
         model = str(values["model.path"])
         choices: Choices = {axis.name: space.with_defaults({**least, **values}, axis.name) for axis in space.axes}
         one = estimate(known[model], choices)
-        fits = {device.name: one.memory_bytes <= device.memory_bytes for device in devices}
+        runtime, asked = str(choices["runtime"]["name"]), work(known[model], choices)
+        rooms = {device.name: device.room(runtime) for device in devices}
+        fits = {name: room is None or one.memory_bytes <= room for name, room in rooms.items()}
+        predicted = {device.name: predict(asked, device, runtime) for device in devices}
         shown = {name: value for name, value in values.items() if name != "model.path"}
-        found.append(Setting(model=model, knobs=shown, estimate=one, fits=fits))
+        found.append(Setting(model=model, knobs=shown, estimate=one, fits=fits, predicted=predicted))
     return found, whole
 
 

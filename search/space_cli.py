@@ -11,6 +11,7 @@ from search.output import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hardware_profiles.profile import Profile
     from search.outlook import Setting
     from spaces.knobs import Knob
     from spaces.space import Space
@@ -101,7 +102,8 @@ def list_command(
 def estimate_command(
     path: SpaceFile,
     device: Annotated[
-        str | None, typer.Option(metavar="PROFILE.yaml", help="A profile or local; if not given, every built-in one.")
+        str | None,
+        typer.Option(metavar="PROFILE", help="local, a built-in profile or a YAML file; if not given, all of them."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -110,20 +112,29 @@ def estimate_command(
 
     from rich.console import Console
 
-    from hardware_profiles.profile import built_in, load_profile, local
+    from hardware_profiles.calibration import measured_here
+    from hardware_profiles.profile import built_in, local, named
     from search.checks import legal_space
-    from search.feasibility import in_bytes
     from search.outlook import builds, distinct, settings
 
     space = legal_space(path)
     if device is None:
-        devices = (local(), *built_in())
+        devices = (measured_here(local()), *built_in())
     else:
-        devices = (local() if device == "local" else load_profile(Path(device)),)
+        devices = (measured_here(local()) if device == "local" else named(device),)
     (found, whole), stages = settings(space, devices), builds(space)
     if as_json:
         rows = [asdict(one) | {"memory_bytes": one.estimate.memory_bytes} for one in found]
-        names = [{"name": one.name, "memory_bytes": one.memory_bytes, "source": one.source} for one in devices]
+        names = [
+            {
+                "name": one.name,
+                "memory_bytes": one.memory_bytes,
+                "source": one.source,
+                "processors": {name: unit.model_dump() for name, unit in one.processors.items()},
+                "sources": {name: source.model_dump() for name, source in one.sources.items()},
+            }
+            for one in devices
+        ]
         head = {"space": str(path), "candidates": space.count, "builds": stages, "devices": names}
         print(json.dumps(head | {"settings": rows, "notes": [] if whole else [_THINNED]}))
         return
@@ -139,14 +150,41 @@ def estimate_command(
     console.print(f"{count}; different artifacts to build, by stage: {shared}.", highlight=False, soft_wrap=True)
     for one in devices:
         unfit = sum(not setting.fits[one.name] for setting in found)
-        verdict = f"{unfit} of {_plural(len(found), 'setting')} cannot run" if unfit else "nothing is ruled out"
         style = "red" if unfit else ""
-        console.print(f"  {one.name}: {in_bytes(one.memory_bytes)}, {verdict}.", style=style, highlight=False)
+        console.print(f"  {_outlook(one, found, unfit)}", style=style, highlight=False, soft_wrap=True)
     console.print(
-        "Memory is a lower bound: weights and the cache of one image; the runtime and activations come on top.",
+        "Memory in the table is a lower bound: weights and the cache of one image. What is predicted comes from a "
+        "profile, not from a measurement, and is for the fewest visual tokens; its interval is wide without anchors.",
         style="dim",
         soft_wrap=True,
     )
+
+
+def _outlook(device: "Profile", found: "list[Setting]", unfit: int) -> str:
+    """A device's memory, what cannot run on it, and what the lightest and the heaviest setting should take."""
+    from search.feasibility import in_bytes
+
+    rooms = sorted({room for name in _runtimes(found) if (room := device.room(name)) is not None})
+    verdict = f"{unfit} of {_plural(len(found), 'setting')} cannot run" if unfit else "nothing is ruled out"
+    memory = " or ".join(map(in_bytes, rooms)) or "memory unknown"
+    said = [one.predicted[device.name] for one in found]
+    times = sorted((one.latency_ms for one in said if one.latency_ms), key=lambda one: one.value)
+    if not times:
+        return f"{device.name}: {memory}, {verdict}; no latency predicted, its profile lacks figures."
+    units = {device.processor(name)[0] for name in _runtimes(found)}
+    figures = [f"{unit}.{name}" for unit in units for name in ("bandwidth", "peak")]
+    label = "predicted" if device.verified(*figures) else "predicted, unverified"
+    least, most = times[0], times[-1]
+    needs = sorted(said, key=lambda one: one.memory_bytes.value)
+    return (
+        f"{device.name}: {memory}, {verdict}; {label}: latency {least.low:,.2f} to {least.high:,.0f} ms for the "
+        f"lightest and {most.low:,.2f} to {most.high:,.0f} ms for the heaviest setting, memory "
+        f"{in_bytes(needs[0].memory_bytes.low)} to {in_bytes(needs[-1].memory_bytes.high)}."
+    )
+
+
+def _runtimes(found: "list[Setting]") -> list[str]:
+    return list(dict.fromkeys(str(one.knobs.get("runtime.name", "openvino")) for one in found))
 
 
 def _estimate_table(found: "list[Setting]") -> "Table":

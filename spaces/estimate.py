@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from spaces.axes import Value
 from spaces.pruned import pruned
-from spaces.shape import Part, Shape, Tensor
+from spaces.shape import PARTS, Part, Shape, Tensor
 
 Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
 """Axis -> its choice, every knob of it."""
@@ -46,10 +46,8 @@ class Estimate:
 
 def estimate(shape: Shape, choices: Choices) -> Estimate:
     """The estimate for one choice of every axis."""
-    runtime, pruning = choices["runtime"], choices["pruning"]
-    size = int(choices["model"].get("image_size", 0))
-    whole = _resized(shape, size) if size else shape
-    left = pruned(whole, pruning)
+    runtime = choices["runtime"]
+    whole, left = deployed(shape, choices)
     parameters = sum(left.parameters.values())
     if runtime["name"] == "torch":
         rewritten = choices["tuning"]["method"] != "none" or left != whole
@@ -57,15 +55,31 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
         resident = _F32 * parameters
     else:
         stored = resident = round(graph_bytes(left, choices["quantization"]))
-    tokens = max(1, round(float(choices["visual_tokens"]["keep"]) * left.visual_tokens))
-    text = left.language
-    numbers = 2 * text.layers * text.kv_heads * text.head_dim * tokens
     return Estimate(
         parameters=parameters,
         weight_bytes=stored,
         resident_bytes=resident,
-        cache_bytes=numbers * CACHE_BYTES[str(runtime["kv_cache_precision"])],
+        cache_bytes=kept_tokens(left, choices) * token_cache_bytes(left, choices),
     )
+
+
+def deployed(shape: Shape, choices: Choices) -> tuple[Shape, Shape]:
+    """The shape for the images' chosen size, and what pruning leaves of it."""
+    size = int(choices["model"].get("image_size", 0))
+    whole = _resized(shape, size) if size else shape
+    return whole, pruned(whole, choices["pruning"])
+
+
+def kept_tokens(shape: Shape, choices: Choices) -> int:
+    """How many tokens of one image the language model sees."""
+    return max(1, round(float(choices["visual_tokens"]["keep"]) * shape.visual_tokens))
+
+
+def token_cache_bytes(shape: Shape, choices: Choices) -> int:
+    """Bytes of the keys and values of one token in all layers."""
+    text = shape.language
+    numbers = 2 * text.layers * text.kv_heads * text.head_dim
+    return numbers * CACHE_BYTES[str(choices["runtime"]["kv_cache_precision"])]
 
 
 def _resized(shape: Shape, image_size: int) -> Shape:
@@ -85,16 +99,28 @@ def graph_bytes(shape: Shape, quantization: Mapping[str, Value]) -> float:
     Tied embeddings are there twice: the head in the language model, and the graph of the text embeddings. Vision layers
     behind the one whose output is projected are not exported.
     """
+    return sum(part_bytes(shape, quantization).values())
+
+
+def part_bytes(shape: Shape, quantization: Mapping[str, Value]) -> dict[Part, float]:
+    """`graph_bytes` by part; a tied head counts as head too."""
     dtypes = part_dtypes(quantization)
-    used = _vision_layers(shape)
-    total = 0.0
-    for tensor in shape.tensors:
-        if tensor.part == "vision" and (_UNUSED.search(tensor.name) or (tensor.layer or 0) >= max(1, used)):
-            continue
-        total += _tensor_bytes(tensor, dtypes[tensor.part], quantization)
+    total: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+    for tensor in exported(shape):
+        total[tensor.part] += _tensor_bytes(tensor, dtypes[tensor.part], quantization)
         if shape.tied and tensor.part == "embeddings":
-            total += _tensor_bytes(tensor, dtypes["head"], quantization)
+            total["head"] += _tensor_bytes(tensor, dtypes["head"], quantization)
     return total
+
+
+def exported(shape: Shape) -> list[Tensor]:
+    """The tensors that the exported graphs hold."""
+    used = max(1, vision_layers(shape))
+    return [
+        one
+        for one in shape.tensors
+        if one.part != "vision" or not (_UNUSED.search(one.name) or (one.layer or 0) >= used)
+    ]
 
 
 def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
@@ -110,7 +136,7 @@ def part_dtypes(quantization: Mapping[str, Value]) -> dict[Part, str]:
     }
 
 
-def _vision_layers(shape: Shape) -> int:
+def vision_layers(shape: Shape) -> int:
     """How many vision layers the projected output needs: hidden state 0 is the input of the first layer."""
     depth = shape.feature_layer
     return depth if depth >= 0 else shape.vision.layers + 1 + depth

@@ -5,19 +5,18 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from uuid import uuid4
 
+from hardware_profiles.agent.facts import RUNTIMES, boot_id
 from hardware_profiles.runtimes import BUILT_IN, GROUP
 from hardware_profiles.wire import PROTOCOLS, Facts, Hello
 
 SERVERS = "servers.json"
 INSTANCE = str(uuid4())
-_PACKAGES = {"openvino": "openvino-genai", "torch": "torch"}  # whose version is the runtime's; else vlmfront's own
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    runtimes = {name: found for name in BUILT_IN if (found := _version(_PACKAGES.get(name, "vlmfront")))}
+    runtimes = {name: found for name in BUILT_IN if (found := _version(RUNTIMES.get(name, "vlmfront")))}
     if not servers:
         runtimes.pop("server", None)
     for entry in entry_points(group=GROUP):
@@ -32,11 +31,6 @@ def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
         servers=servers,
         disk_free_bytes=disk_free_bytes,
     )
-
-
-def boot_id() -> str:
-    """Another one means that the device restarted; see random(4)."""
-    return _BOOT_ID.read_text().strip()
 
 
 def _version(distribution: str) -> str:

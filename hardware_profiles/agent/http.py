@@ -16,12 +16,12 @@ import h11
 
 from hardware_profiles.agent.access import Access
 from hardware_profiles.agent.exchange import Asked, Refused, Reply, refused
+from hardware_profiles.agent.tls import TLSStream
 from hardware_profiles.certificates import fingerprint
 from hardware_profiles.wire import CHUNK_BYTES, JSON_BYTES, dump
 
 HEADER_BYTES = 16 << 10
 PAIR_BYTES = 64 << 10
-_READ_BYTES = 256 << 10
 _MOST_FIELDS = 16  # of a query
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Limits:
         idle_s: that a paired host may keep a connection without asking anything.
         silence_s: between two pieces of a body, and for a reply to be taken.
         body_rate: bytes a second that a body must reach on average, beyond ``silence_s``.
-        close_s: for the end of a connection.
+        linger_s: that what a refused client still sends is read and dropped, so that it can read why.
     """
 
     connections: int = 32
@@ -47,7 +47,7 @@ class Limits:
     idle_s: float = 90.0
     silence_s: float = 30.0
     body_rate: float = 16e3
-    close_s: float = 2.0
+    linger_s: float = 2.0
 
 
 class Handler(Protocol):
@@ -63,33 +63,42 @@ class Connection:
         known: whether its latest request came from a paired host.
     """
 
-    def __init__(
-        self,
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        address: str,
-        access: Access,
-        handler: Handler,
-        limits: Limits,
-    ) -> None:
-        self._reader, self._writer = streams
-        self._address, self._access, self._handler, self._limits = address, access, handler, limits
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, stream: TLSStream, address: str, access: Access, handler: Handler, limits: Limits) -> None:
+        self._stream, self._address, self._access = stream, address, access
+        self._handler, self._limits = handler, limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+        self._loop = asyncio.get_running_loop()
+        self._peer = ""
         self.known = False
-        der = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self._peer = fingerprint(der) if der else ""
-        self._writer.transport.set_write_buffer_limits(high=0)  # a drained reply is a sent one
 
     async def run(self) -> None:
-        """Serve requests until either side has had enough; then let the client read the last reply before it ends."""
-        while await self._exchange():
-            self._http.start_next_cycle()
-        with self._within(self._limits.close_s):
+        """Serve requests until either side has had enough; then let the client read the last reply before it ends.
+
+        Raises:
+            OSError: the client is gone, or was too slow.
+        """
+        if await self._opened():
+            while await self._exchange():
+                self._http.start_next_cycle()
             if self._http.their_state in (h11.SEND_BODY, h11.ERROR):
-                while await self._reader.read(_READ_BYTES):
-                    pass  # closing now would reset the connection, and with it the reply
-            self._writer.close()
-            await self._writer.wait_closed()
+                await self._linger()
+            with self._within(self._limits.silence_s):
+                await self._stream.close()
+
+    async def _opened(self) -> bool:
+        with self._within(self._limits.handshake_s):
+            try:
+                certificate = await self._stream.handshake()
+            except OSError as error:
+                self._access.note("no handshake", self._address, getattr(error, "reason", None) or str(error))
+                await self._linger()
+                return False
+        self._peer = fingerprint(certificate) if certificate else ""
+        return True
+
+    async def _linger(self) -> None:
+        with self._within(self._limits.linger_s):
+            await self._stream.discard()
 
     async def _exchange(self) -> bool:
         """Read a request and reply to it; whether another may follow."""
@@ -193,17 +202,16 @@ class Connection:
 
     async def _send(self, content: bytes) -> None:
         with self._within(self._limits.silence_s + len(content) / self._limits.body_rate):
-            self._writer.write(content)
-            await self._writer.drain()
+            await self._stream.write(content)
 
     async def _feed(self, seconds: float) -> None:
         with self._within(seconds):
-            self._http.receive_data(await self._reader.read(_READ_BYTES))
+            self._http.receive_data(await self._stream.read())
 
     @contextmanager
     def _within(self, seconds: float) -> Iterator[None]:
         """Abort the connection if the body takes longer. A timer is far cheaper than a task for each read."""
-        timer = self._loop.call_later(max(seconds, 0.0), self._writer.transport.abort)
+        timer = self._loop.call_later(max(seconds, 0.0), self._stream.abort)
         try:
             yield
         finally:

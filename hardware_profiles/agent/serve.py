@@ -90,11 +90,13 @@ async def _serve(
     stop = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stop.set)
-    service = Service(state, facts=facts, limit_bytes=disk_bytes)
+    service = Service(
+        state, facts=facts, limit_bytes=disk_bytes, audit=lambda event, detail: audit.note(state, event, detail=detail)
+    )
     try:
         listener = Listener(Access(state, own), service)
         try:
-            address, number = listener.start(host, port)
+            address, number = await listener.start(host, port)
         except (OSError, OverflowError) as error:
             raise BadInput(f"{host}:{port} cannot be listened on ({error}); name another --host or --port.") from None
         try:

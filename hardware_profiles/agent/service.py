@@ -18,7 +18,8 @@ from typing import TypeAlias
 from hardware_profiles.agent.blobs import Blobs
 from hardware_profiles.agent.call import Call, message
 from hardware_profiles.agent.exchange import Asked, Reply, refused
-from hardware_profiles.agent.hello import boot_id, hello
+from hardware_profiles.agent.facts import boot_id
+from hardware_profiles.agent.hello import hello
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import lay_out
 from hardware_profiles.agent.leases import Leases

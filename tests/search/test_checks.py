@@ -41,3 +41,10 @@ def test_a_space_within_the_device_stays_as_it_is(tmp_path: Path, device: Profil
     same, notes = narrowed(space, device)
     assert same.id == space.id
     assert notes == ()
+
+
+def test_what_a_profile_leaves_to_the_machine_rules_nothing_out(tmp_path: Path, device: Profile) -> None:
+    unknown = device.model_copy(update={"threads": 0, "dtypes": ()})
+    space = space_of(tmp_path, threads={"low": 1, "high": 64, "step": 1}, inference_precision=["f32", "bf16"])
+    same, notes = narrowed(space, unknown)
+    assert (same.id, notes) == (space.id, ())

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from hardware_profiles.profile import built_in
+from hardware_profiles.profile import built_in, local
 from search.cli import main
 
 Call = Callable[..., tuple[int, str, str]]
@@ -126,7 +126,19 @@ def test_estimate_says_what_fits(call: Call, space: Path, tmp_path: Path) -> Non
     assert code == 0
     assert "cannot run" in out
     assert "group_size" not in out
+    assert "small: " in out
+    assert "no latency predicted, its profile lacks figures" in out
     everywhere = json.loads(call("space", "estimate", space, "--json")[1])
+    here, board = (everywhere["settings"][0]["predicted"][name] for name in (local().name, "raspberry-pi-5-8gb"))
+    assert 0 < here["latency_ms"]["low"] < here["latency_ms"]["value"] < here["latency_ms"]["high"]
+    assert not board["calibrated"]
+    assert board["memory_bytes"]["low"] == everywhere["settings"][0]["memory_bytes"]
+    sources = {one["name"]: one["sources"] for one in everywhere["devices"]}
+    assert sources[local().name]["cpu.peak"]["verified"]
+    assert not sources["raspberry-pi-5-8gb"]["cpu.peak"]["verified"]
+    out = call("space", "estimate", space)[1]
+    assert "predicted: latency" in out
+    assert "predicted, unverified: latency" in out
     assert {one["name"] for one in everywhere["devices"]} > {one.name for one in built_in()}
 
 

@@ -1,0 +1,83 @@
+"""Predictions in a search: calibrated by its own trials, and in place of a device that cannot be reached, if asked to.
+
+A trial without a device has no measurement: latency and memory are predicted, with intervals, and it is labelled.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hardware_profiles.profile import Profile, named
+from hardware_profiles.roofline import LEAST_ANCHORS, Anchor, Calibration, Interval, bounded, calibrate
+from objectives.trial import Figure, Trial
+from search.feasibility import candidate_choices, predicted, shape_of
+from spaces.candidate import Candidate
+from spaces.errors import BadInput
+from spaces.space import Space
+from spaces.work import work
+
+_MB = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """A device that is only known by its profile; ``calibration`` where it was calibrated when it could be reached."""
+
+    profile: Profile
+    calibration: Calibration | None = None
+
+    @property
+    def label(self) -> str:
+        """What every trial of it is labelled with."""
+        return f"predicted from the profile {self.profile.name}, not measured"
+
+    def figures(self, candidate: Candidate, space: Space) -> Mapping[str, Figure]:
+        """The predicted figures. They rest on no observation: ``n`` is 0."""
+        found = predicted(candidate, space, self.profile, self.calibration)
+        latency = _figure(found.latency_ms, 1.0) if found.latency_ms else Figure(value=None)
+        return {"latency_p50_ms": latency, "memory_peak_mb": _figure(found.memory_bytes, _MB)}
+
+
+def calibration_of(trials: Iterable[Trial], space: Space, device: Profile, runtime: str) -> Calibration | None:
+    """What a run's own trials say of the device: each that was measured there is an anchor; null while they are few."""
+    anchors = [anchor for one in trials if (anchor := _anchor(one, space, runtime))]
+    return calibrate(anchors, device, runtime) if len(anchors) >= LEAST_ANCHORS else None
+
+
+def predicted_device(name: str, runtimes: tuple[str, ...], calibration: Calibration | None = None) -> Predicted:
+    """The stand-in for the device of this profile: a built-in one's name, or a YAML file.
+
+    Raises:
+        BadInput: there is no such profile, or it lacks figures that bound the latency of one of the runtimes.
+    """
+    profile = named(name)
+    for runtime in runtimes:
+        unit, processor = profile.processor(runtime)
+        if calibration is None and not bounded(processor):
+            raise BadInput(
+                f"the profile {profile.name} lacks the bandwidth or the peak of its {unit}, which {runtime} runs on; "
+                f"pair a {profile.title or 'device'} and measure, or take a profile with figures."
+            )
+    return Predicted(profile=profile, calibration=calibration)
+
+
+def _anchor(trial: Trial, space: Space, runtime: str) -> Anchor | None:
+    """Null for a trial that was not measured, of another runtime, or of a candidate that the space no longer has."""
+    latency, memory = (trial.figures.get(name, Figure(value=None)) for name in ("latency_p50_ms", "memory_peak_mb"))
+    if not (latency.n and latency.value and memory.n and memory.value):
+        return None
+    try:
+        candidate = space.candidate(trial.candidate)
+        choices = candidate_choices(space, candidate)
+        asked = work(shape_of(space, candidate), choices)
+    except BadInput:
+        return None
+    if choices["runtime"]["name"] != runtime:
+        return None
+    return Anchor(work=asked, latency_ms=latency.value, memory_bytes=memory.value * _MB)
+
+
+def _figure(interval: Interval, unit: float) -> Figure:
+    """An end that is not bounded is null: a figure is finite."""
+    high = interval.high / unit
+    return Figure(value=interval.value / unit, low=interval.low / unit, high=high if math.isfinite(high) else None)
