@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from search.device_cli import device_app
 from search.output import Json, say
 from search.setup_cli import setup_app
 from search.space_cli import space_app
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(space_app, name="space")
+app.add_typer(device_app, name="device")
 app.add_typer(setup_app)
 
 Run = Annotated[Path, typer.Argument(help="The run's folder.", metavar="RUN")]

@@ -1,4 +1,4 @@
-"""One call with the name in its path, and what it says as checked values: each is refused with 400 where it is wrong."""
+"""One call with the name in its path, and what it says as checked values: what is wrong is refused with 400."""
 
 import re
 from collections.abc import AsyncIterator

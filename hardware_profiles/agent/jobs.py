@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hardware_profiles.agent.exchange import Refused, refused
-from hardware_profiles.agent.layout import Order, images_of
+from hardware_profiles.agent.layout import BUNDLE, IMAGES, Order, images_of
 from hardware_profiles.store import append, write_atomic
 from hardware_profiles.wire import Event, JobState, JobStatus, build
 
@@ -27,6 +27,7 @@ MOST_FORGOTTEN = 1 << 14
 MOST_KEPT = 256  # jobs that nobody has acknowledged
 JOURNAL_BYTES = 8 << 20  # after which the journal is written anew
 _OVER = ("done", "failed", "cancelled")
+_LAST = ("result", "fault")
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Record:
 
     @property
     def over(self) -> bool:
-        return self.status in _OVER
+        return self.status in _OVER or (bool(self.events) and self.events[-1].event in _LAST)
 
     @property
     def state(self) -> JobState:
@@ -94,10 +95,21 @@ class Ledger:
 class Jobs:
     """The jobs in one folder. Every method may be called from any thread; those that change something block."""
 
-    def __init__(self, state: Path, *, boot_id: str, audit: Callable[[str, str], None]) -> None:
-        """Reads the journal of an agent that may have died at any moment; jobs that it had not ended are lost."""
+    def __init__(
+        self,
+        state: Path,
+        *,
+        boot_id: str,
+        remove_images: Callable[[set[str]], None],
+        audit: Callable[[str, str], None],
+    ) -> None:
+        """Reads the journal of an agent that may have died at any moment; jobs that it had not ended are lost.
+
+        ``remove_images`` is told the digests of images that no job needs any more, before their job's links to them go.
+        """
         self._journal = state / "journal.jsonl"
         self._root = state / "jobs"
+        self._remove_images = remove_images
         self._audit = audit
         self._lock = threading.RLock()
         self.changed: Callable[[], None] = lambda: None  # called after every event and change of a job's status
@@ -105,7 +117,7 @@ class Jobs:
         self._ledger = _read(self._journal, audit)
         lost = "the agent restarted" if self._ledger.boot_id in ("", boot_id) else "the device restarted"
         self._ledger.boot_id = boot_id
-        self.left_images = set().union(*(images_of(folder) for folder in self._root.iterdir()))
+        remove_images(set().union(*(images_of(folder) for folder in self._root.iterdir())))
         for folder in self._root.iterdir():
             if folder.name not in self._ledger.jobs:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -188,7 +200,7 @@ class Jobs:
                 if event:
                     self._emit(record, event, content or {})
                 self._append({"change": "ended", "uuid": uuid, "status": status})
-            except (OSError, Refused) as error:  # a full disk must not keep the result from a host that asks now
+            except (OSError, Refused) as error:
                 self._audit("not kept", f"the end of job {uuid} cannot be written: {error}")
             record.status = status
         self.changed()
@@ -201,21 +213,20 @@ class Jobs:
         """
         with self._lock:
             self._append({"change": "acknowledged", "uuids": [uuid]})
+            self.drop_files(uuid)
             self._ledger.apply({"change": "acknowledged", "uuids": [uuid]})
             shutil.rmtree(self.folder(uuid), ignore_errors=True)
             if self._journal.stat().st_size > JOURNAL_BYTES:
                 self._compact()
 
-    def drop_files(self, uuid: str) -> set[str]:
-        """Remove a job's bundle and images; the digests of images that no other job needs."""
+    def drop_files(self, uuid: str) -> None:
+        """Remove a job's bundle and images, if it is still known."""
         with self._lock:
-            record = self._ledger.jobs[uuid]
-            images = images_of(self.folder(uuid))
-            record.order = None
-            for path in self.folder(uuid).glob("*"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-            return images - self.needed_blobs()
+            if record := self._ledger.jobs.get(uuid):
+                record.order = None
+                self._remove_images(images_of(self.folder(uuid)) - self.needed_blobs())
+                for name in (BUNDLE, IMAGES):
+                    shutil.rmtree(self.folder(uuid) / name, ignore_errors=True)
 
     def _append(self, change: Mapping[str, Any]) -> None:
         try:
@@ -230,16 +241,15 @@ class Jobs:
     def _emit(self, record: Record, event: str, content: Mapping[str, Any]) -> None:
         made = build(Event, {"seq": len(record.events) + 1, "event": event, "content": content}, "event")
         line = json.dumps(asdict(made), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        record.events.append(made)
         path = self.folder(record.uuid) / "events.jsonl"
         path.parent.mkdir(exist_ok=True)
-        if event in ("result", "fault"):
-            append(path, line)
-        else:
-            with suppress(OSError), path.open("ab", buffering=0) as stream:
-                end = stream.seek(0, os.SEEK_END)
-                if stream.write(line) < len(line):  # the disk is full: the host hears it from memory
-                    os.ftruncate(stream.fileno(), end)
+        try:
+            if event in _LAST:
+                append(path, line)
+            else:
+                _add(path, line)
+        finally:  # a full disk must not keep an event from a host that asks now
+            record.events.append(made)
 
     def _recover(self, record: Record, lost: str) -> None:
         """Read a job's events; one without its last event is lost. What was left of its files goes."""
@@ -254,13 +264,21 @@ class Jobs:
         whole = sum(len(line) + 1 for line in lines[: len(record.events)])
         if path.exists() and path.stat().st_size > whole:
             os.truncate(path, whole)
-        if not record.over:
+        if record.status not in _OVER:
             last = record.events[-1].event if record.events else ""
             ends: dict[str, JobStatus] = {"result": "done", "fault": "failed"}
             if last not in ends:
                 self._emit(record, "fault", {"fault": "DEVICE_LOST", "reason": lost})
             record.status = ends.get(last, "failed")
         self.drop_files(record.uuid)
+
+
+def _add(path: Path, line: bytes) -> None:
+    """Append a line that a power failure may take; where the disk is full, nothing."""
+    with suppress(OSError), path.open("ab", buffering=0) as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if stream.write(line) < len(line):
+            os.ftruncate(stream.fileno(), end)
 
 
 def _submitted(record: Record) -> dict[str, Any]:

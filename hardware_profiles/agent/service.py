@@ -61,10 +61,9 @@ class Service:
         self._facts = facts
         self._audit = audit
         self._leases = Leases(_count_start(state / "epoch"))
-        self._jobs = Jobs(state, boot_id=boot_id(), audit=audit)
-        self._blobs = Blobs(state / "blobs", limit_bytes=limit_bytes, needed=self._jobs.needed_blobs)
-        self._remove_images(self._jobs.left_images)
-        self._worker = Worker(state, self._jobs, boot_id=boot_id(), command=command, drop=self._drop_files, audit=audit)
+        self._blobs = Blobs(state / "blobs", limit_bytes=limit_bytes, needed=lambda: self._jobs.needed_blobs())
+        self._jobs = Jobs(state, boot_id=boot_id(), remove_images=self._remove_images, audit=audit)
+        self._worker = Worker(state, self._jobs, boot_id=boot_id(), command=command, audit=audit)
         self._epoch: int | None = None
         self._submitting = asyncio.Lock()
         self._news = asyncio.Event()  # set, and replaced, whenever a job changes
@@ -223,16 +222,8 @@ class Service:
             return Reply(status=204)
         if not self._own(call).over:
             raise refused(409, "CONFLICT", f"the job {call.uuid} is not over.")
-        await asyncio.to_thread(self._forget, call.uuid)
+        await asyncio.to_thread(self._jobs.acknowledge, call.uuid)
         return Reply(status=204)
-
-    def _forget(self, uuid: str) -> None:
-        self._drop_files(uuid)
-        self._jobs.acknowledge(uuid)
-
-    def _drop_files(self, uuid: str) -> None:
-        with suppress(KeyError):  # acknowledged meanwhile
-            self._remove_images(self._jobs.drop_files(uuid))
 
     def _remove_images(self, images: set[str]) -> None:
         for sha in sorted(images):

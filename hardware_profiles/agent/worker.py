@@ -18,11 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.confine import OFFLINE
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.orphans import end_orphans, mark, unmark
-from hardware_profiles.agent.supervisor import OFFLINE, Cancelled, run_job, stop_group
+from hardware_profiles.agent.supervisor import Cancelled, run_job, stop_group
 from hardware_profiles.messages import Answer, Answered, Fault, JobFailed, Unkillable
 from hardware_profiles.wire import Preflight, build
 
@@ -42,15 +43,13 @@ class Worker:
         *,
         boot_id: str,
         command: Sequence[str],
-        drop: Callable[[str], None],
         audit: Callable[[str, str], None],
     ) -> None:
-        """Ends what an earlier agent left running, then waits for work. ``drop`` removes the files of a job."""
+        """Ends what an earlier agent left running, then waits for work."""
         self._state = state
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
-        self._drop = drop
         self._audit = audit
         self._wake = threading.Condition()
         self._epoch: int | None = None
@@ -126,7 +125,7 @@ class Worker:
                     return self._running
                 self._untidy, epoch = False, self._epoch
             for record in self._jobs.unneeded(epoch):
-                self._drop(record.uuid)
+                self._jobs.drop_files(record.uuid)
 
     def _run(self, record: Record) -> None:
         assert record.order is not None

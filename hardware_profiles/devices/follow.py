@@ -1,0 +1,130 @@
+"""A job's events, followed to its end over a line that may break anywhere, and what they amount to."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from hardware_profiles.agent.exchange import Refused
+from hardware_profiles.agent.supervisor import Enough
+from hardware_profiles.devices.connection import ANSWER_S, Connection, Patience, refusal
+from hardware_profiles.messages import Answer, Answered, JobFailed, Measurement
+from hardware_profiles.wire import Event, JobState, Malformed, Preflight, build, parse
+
+POLL_S = 2.0
+"""How long the agent is asked to wait for the next event. Short, so that a cancel is heard soon; one call in two
+seconds costs the device next to nothing beside its own sensors."""
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """The job ended without a result through no fault of the configuration: it may be submitted again."""
+
+
+class Followed:
+    """What was heard of a job. ``cut_short``: the caller had heard enough before its end."""
+
+    def __init__(self) -> None:
+        self.cut_short = False
+        self._answers: list[Answer] = []
+        self._facts: dict[str, Any] = {}
+        self._result: Mapping[str, Any] = {}
+        self._work_began = time.monotonic()
+
+    def take(self, event: Event) -> tuple[Answer, ...]:
+        """Take an event in; the answers that came with it.
+
+        Raises:
+            Gone: the device lost the job.
+            JobFailed: the job ended in a fault.
+        """
+        if event.event == "fault":
+            fault = JobFailed(event.content.get("fault", "CRASH"), str(event.content.get("reason", "")))
+            if fault.fault in ("DEVICE_LOST", "STALE_EPOCH", "TRANSPORT"):
+                raise Gone(fault.reason)
+            raise fault
+        if event.event == "answers":
+            came = _made(tuple[Answer, ...], event.content.get("answers"))
+            self._answers += came
+            return came
+        if event.event == "result":
+            self._result = event.content
+        elif event.event == "phase":
+            self._facts |= event.content
+            if event.content.get("phase") == "work":
+                self._work_began = time.monotonic()
+        return ()
+
+    def measurement(self) -> Measurement:
+        return _made(Measurement, self._result)
+
+    def preflight(self) -> Preflight:
+        return _made(Preflight, self._result)
+
+    def answered(self) -> Answered:
+        if self._result:
+            answers = [{"id": one.id, "text": one.text, "tokens": one.tokens} for one in self._answers]
+            return _made(Answered, {**self._result, "answers": answers})
+        return Answered(
+            answers=tuple(self._answers),
+            load_s=float(self._facts.get("load_s", 0.0)),
+            work_s=time.monotonic() - self._work_began,
+            memory_peak_bytes=None,
+            properties=dict(self._facts.get("properties", {})),
+        )
+
+
+def follow(connection: Connection, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
+    """Hear a job's events to its end, or until the caller has heard ``enough``.
+
+    Raises:
+        Gone: the job is no more, and it is not its own fault.
+        JobFailed: the job's own fault; or ``DEVICE_LOST``, ``TRANSPORT``.
+        Cancelled: the caller's event was set.
+    """
+    followed, after = Followed(), 0
+    while True:
+        events = _events(connection, job, after, patience)
+        for event in events:
+            after = event.seq
+            came = followed.take(event)
+            if event.event == "result":
+                return followed
+            if came and enough and enough(came):
+                followed.cut_short = True
+                return followed
+        if not events and _asked(connection, patience, f"/v1/jobs/{job}", JobState).status == "cancelled":
+            raise Gone("its lease had run out")
+
+
+def _events(connection: Connection, job: UUID, after: int, patience: Patience) -> tuple[Event, ...]:
+    path = f"/v1/jobs/{job}/events?after={after}&wait={POLL_S:g}"
+    body = _called(connection, patience, path)
+    try:
+        events = tuple(parse(Event, line) for line in body.splitlines() if line)
+    except Malformed as error:
+        raise JobFailed("TRANSPORT", f"{connection.name} sent no proper event ({error})") from None
+    if [event.seq for event in events] != list(range(after + 1, after + 1 + len(events))):
+        raise JobFailed("TRANSPORT", f"{connection.name} left out events of a job after number {after}")
+    return events
+
+
+def _asked(connection: Connection, patience: Patience, path: str, kind: type[T]) -> T:
+    return connection.read(kind, _called(connection, patience, path))
+
+
+def _called(connection: Connection, patience: Patience, path: str) -> bytes:
+    try:
+        return connection.call(patience, "GET", path, answer_s=ANSWER_S + POLL_S).body
+    except Refused as error:
+        if error.problem.code == "NOT_FOUND":
+            raise Gone("the agent no longer knows it") from None
+        raise refusal(connection.name, error) from error
+
+
+def _made(kind: type[T], value: Any) -> T:
+    try:
+        made: T = build(kind, value, "result")
+        return made
+    except Malformed as error:
+        raise JobFailed("TRANSPORT", f"the device sent no proper result ({error})") from None

@@ -1,0 +1,93 @@
+"""The right to measure on a device: taken, renewed by a thread of its own, and taken again where it was lost."""
+
+import logging
+import threading
+from uuid import UUID
+
+from hardware_profiles.agent.exchange import Refused
+from hardware_profiles.devices.connection import Connection, Patience, Unreachable, refusal
+from hardware_profiles.messages import JobFailed
+from hardware_profiles.wire import Lease, LeaseRequest, dump
+
+TTL_S = 30.0
+"""How long the device stays ours when nothing is heard of us: a partition that is longer costs the job at work."""
+_QUEUE_S = 2.0  # between looks at our place in the queue
+_LOG = logging.getLogger(__name__)
+
+
+class DeviceLease:
+    """The lease of one host process on one device. ``epoch`` and ``lost`` may be called from any thread."""
+
+    def __init__(self, connection: Connection, lease_id: UUID, holder: str, ttl_s: float = TTL_S) -> None:
+        self._connection = connection
+        self._path = f"/v1/leases/{lease_id}"
+        self._body = dump(LeaseRequest(ttl_s=ttl_s, holder=holder))
+        self._every_s = ttl_s / 3
+        self._asking = threading.Lock()
+        self._held: Lease | None = None
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=f"lease of {connection.name}", daemon=True)
+
+    def epoch(self, patience: Patience) -> int:
+        """The epoch that writes name. Waits in the queue for as long as others are before us.
+
+        Raises:
+            JobFailed, Cancelled: as `hardware_profiles.devices.connection.Connection.call`.
+        """
+        told = 0
+        while True:
+            patience.pause(0)
+            held = self._held
+            if held is not None and held.epoch is not None:
+                return held.epoch
+            try:
+                held = self._ask()
+            except Unreachable as error:
+                patience.failed(error)
+                continue
+            except Refused as error:
+                raise refusal(self._connection.name, error) from error
+            patience.progress()
+            if not self._heart.is_alive():
+                self._heart.start()
+            if held.epoch is None:
+                if held.position != told:
+                    patience.waiting(f"{self._connection.name} is taken; place {held.position} in its queue")
+                    told = held.position
+                patience.pause(min(_QUEUE_S, self._every_s))
+
+    def lost(self, epoch: int) -> None:
+        """The device refused this epoch: it has given the lease to another since, or restarted."""
+        _LOG.info("STALE_EPOCH: %s no longer takes epoch %d", self._connection.name, epoch)
+        with self._asking:
+            if self._held and self._held.epoch == epoch:
+                self._held = None
+
+    def close(self) -> None:
+        """Stop renewing, and give the lease back if the device can be reached."""
+        self._closed.set()
+        if self._heart.is_alive():
+            self._heart.join()
+        if self._held is not None:
+            try:
+                self._connection.once("DELETE", self._path, answer_s=self._every_s)
+            except (Unreachable, Refused, JobFailed) as error:
+                _LOG.info("the lease of %s was not given back: %s", self._connection.name, error)
+
+    def _ask(self) -> Lease:
+        with self._asking:
+            answer = self._connection.once("PUT", self._path, body=self._body, answer_s=self._every_s)
+            before, self._held = self._held, self._connection.read(Lease, answer.body)
+            if before and before.epoch not in (None, self._held.epoch):
+                _LOG.info("the lease of %s had run out; its epoch is now %s", self._connection.name, self._held.epoch)
+            return self._held
+
+    def _beat(self) -> None:
+        wait_s = self._every_s
+        while not self._closed.wait(wait_s):
+            try:
+                self._ask()
+                wait_s = self._every_s
+            except (Unreachable, Refused, JobFailed) as error:
+                _LOG.info("the lease of %s was not renewed: %s", self._connection.name, error)
+                wait_s = self._every_s / 3
