@@ -5,16 +5,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hardware_profiles.messages import Measurement, Mode
-from hardware_profiles.store import append, write_atomic
+from hardware_profiles.store import write_atomic
 from objectives.folders import new_folder, refuse_read_only
+from objectives.lines import append_line, lines
 from objectives.records import (
     ANSWER,
     BASELINES,
@@ -37,7 +38,6 @@ from spaces.errors import BadInput
 
 SCHEMA = "vlmfront.run/1"
 _FOLDERS = ("trials", "answers", "measurements", "bundles")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,16 @@ class RunFolder:
             raise BadInput(f"{path}: the run folder cannot be written to ({error.strerror}).") from None
         return run
 
+    @staticmethod
+    def refuse_occupied(path: Path) -> None:
+        """Nothing may be where a new run is to be.
+
+        Raises:
+            BadInput: something is, with what to do where it is a run.
+        """
+        if path.exists():
+            raise BadInput(_occupied(path, None))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the right to write this run: one process searches in a run folder at a time.
@@ -172,12 +182,12 @@ class RunFolder:
 
     def write_answers(self, number: int, answers: Sequence[ScoredAnswer], device: str = "") -> None:
         """Keep a trial's answers; those of one ``device`` apart, where they are not the trial's own."""
-        lines = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
+        rows = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
         ending = f"{device}.jsonl" if device else "jsonl"
-        write_atomic(self._file("answers", number, ending), "".join(f"{line}\n" for line in lines))
+        write_atomic(self._file("answers", number, ending), "".join(f"{row}\n" for row in rows))
 
     def read_answers(self, number: int, device: str = "") -> tuple[ScoredAnswer, ...]:
-        """A trial's answers in the order of the split, those of ``device`` where they are others; none if not scored."""
+        """A trial's answers in the order of the split, those of ``device`` where it has its own; none if unscored."""
         path = self._file("answers", number, f"{device}.jsonl")
         path = path if device and path.is_file() else self._file("answers", number, "jsonl")
         if not path.is_file():
@@ -186,7 +196,7 @@ class RunFolder:
             return tuple(ANSWER.validate_json(line, strict=True) for line in stream)
 
     def write_measurement(self, deployed: str, device: str, measurement: Measurement) -> None:
-        """Keep what a device measured of all trials that deploy the same; a finalist's stands beside a provisional one."""
+        """Keep what a device measured of all trials that deploy the same; a finalist's stands beside the first."""
         text = json.dumps(MEASUREMENT.dump_python(measurement), ensure_ascii=False, allow_nan=False)
         write_atomic(self._measurement(deployed, device, measurement.mode), text)
 
@@ -195,29 +205,29 @@ class RunFolder:
 
         With ``mode`` only one that was made so.
         """
-        for mode in (mode,) if mode else ("finalist", "provisional"):
-            path = self._measurement(deployed, device, mode)
+        for made in (mode,) if mode else ("finalist", "provisional"):
+            path = self._measurement(deployed, device, made)
             if path.is_file():
                 return MEASUREMENT.validate_json(path.read_bytes(), strict=True)
         return None
 
     def log_reference(self, number: int, device: str, measurement: Measurement) -> None:
-        """Append a repeated measurement of a device's reference trial: what a p50 does there when nothing changes."""
+        """Append a repeated measurement of a device's reference trial: what a p50 does when nothing changes."""
         reference = Reference(trial=number, device=device, time=time.time(), measurement=measurement)
-        _append(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
+        append_line(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
 
     def read_references(self, device: str) -> tuple[Reference, ...]:
         """The repeated measurements of a device's latest reference trial, oldest first; torn lines are passed over."""
-        found = [one for one in _lines(self._references, REFERENCE) if one.device == device]
+        found = [one for one in lines(self._references, REFERENCE) if one.device == device]
         return tuple(one for one in found if one.trial == found[-1].trial)
 
     def log_device(self, event: DeviceEvent) -> None:
         """Put on record that a device was opened, lost or came back."""
-        _append(self._events, json.dumps(EVENT.dump_python(event), ensure_ascii=False, allow_nan=False))
+        append_line(self._events, json.dumps(EVENT.dump_python(event), ensure_ascii=False, allow_nan=False))
 
     def device_events(self) -> tuple[DeviceEvent, ...]:
         """What happened to the run's devices, oldest first; torn lines are passed over."""
-        return tuple(_lines(self._events, EVENT))
+        return tuple(lines(self._events, EVENT))
 
     @property
     def _references(self) -> Path:
@@ -249,7 +259,7 @@ class RunFolder:
     def log_holdout(self, purpose: str, trials: Sequence[int]) -> HoldoutUse:
         """Put a use of the holdout split on record before it happens, and say whether it is a repeat."""
         use = HoldoutUse(purpose=purpose, trials=tuple(trials), repeat=bool(self.holdout_uses()), time=time.time())
-        _append(self.path / "holdout.jsonl", json.dumps(USE.dump_python(use), ensure_ascii=False))
+        append_line(self.path / "holdout.jsonl", json.dumps(USE.dump_python(use), ensure_ascii=False))
         return use
 
     def holdout_uses(self) -> tuple[HoldoutUse, ...]:
@@ -261,22 +271,10 @@ class RunFolder:
         return self.path / folder / f"{number:05d}.{ending}"
 
 
-def _lines(path: Path, kind: TypeAdapter[T]) -> Iterator[T]:
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValidationError):
-            yield kind.validate_json(line)
-
-
-def _append(path: Path, line: str) -> None:
-    """Append one line and make it durable; a line that a crash left torn is closed first."""
-    content = path.read_bytes() if path.is_file() else b""
-    torn = bool(content) and not content.endswith(b"\n")
-    append(path, (("\n" if torn else "") + line + "\n").encode())
-
-
-def _occupied(path: Path, settings: Mapping[str, Any]) -> str:
+def _occupied(path: Path, settings: Mapping[str, Any] | None) -> str:
     try:
-        changed = differences(RunFolder.open(path).settings, settings)
+        found = RunFolder.open(path).settings
+        changed = differences(found, found if settings is None else settings)
     except BadInput:
         return f"{path}: something that is no run is there already; choose another name with --run."
     if changed:

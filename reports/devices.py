@@ -103,7 +103,8 @@ def _figures(results: Sequence[DeviceResult]) -> str | None:
 def _drift(run: RunFolder, name: str) -> str | None:
     """How the p50 of one bundle moved over the run: its spread, and the last against the first."""
     references = run.read_references(name)
-    p50 = [statistics.median(t.e2e_ms for t in one.measurement.timings) for one in references if one.measurement.timings]
+    each = [one.measurement.timings for one in references if one.measurement.timings]
+    p50 = [statistics.median(timing.e2e_ms for timing in timings) for timings in each]
     if len(p50) < 2:
         return None
     minutes = (references[-1].time - references[0].time) / 60
@@ -114,11 +115,9 @@ def _drift(run: RunFolder, name: str) -> str | None:
     )
 
 
-def _happened(
-    run: RunFolder, name: str, trials: Sequence[Trial], measurements: Sequence[Measurement]
-) -> Html | None:
+def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Html | None:
     told = [
-        f"{time.strftime('%H:%M:%S', time.localtime(one.time))} {_EVENTS[one.event]}{f': {one.reason}' if one.reason else ''}"
+        f"{_clock(one.time)} {_EVENTS[one.event]}{f': {one.reason}' if one.reason else ''}"
         for one in run.device_events()
         if one.device == name and one.event in _EVENTS
     ]
@@ -134,3 +133,7 @@ def _happened(
         return None
     more = [f"and {len(told) - _MOST_HAPPENED} more"] if len(told) > _MOST_HAPPENED else []
     return element("ul", *[element("li", line) for line in [*told[:_MOST_HAPPENED], *more]])
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))

@@ -141,7 +141,8 @@ class _View:
             sections.append(
                 card(
                     "On the front",
-                    f"Members differ from one another beyond the noise floor. Choose a row to see it in the chart.{common}",
+                    f"Members differ from one another beyond the noise floor. Choose a row to see it in the chart."
+                    f"{common}",
                     tables.trials_table(found.trials, found, order, self.columns, self._shared, states=False),
                 )
             )
@@ -161,7 +162,11 @@ class _View:
         tools = element(
             "div",
             element(
-                "input", class_="filter-text", type_="search", placeholder="Filter, such as int4 lora", aria_label="Filter"
+                "input",
+                class_="filter-text",
+                type_="search",
+                placeholder="Filter, such as int4 lora",
+                aria_label="Filter",
             ),
             element("select", *options, class_="filter-state", aria_label="State"),
             class_="tools",

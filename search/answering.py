@@ -1,13 +1,13 @@
 """Scores a trial: on the host where its answers are the device's, on the device where they are not.
 
-Accuracy is scored on this machine, which is faster than most targets, but only counts where it is what the target would
-say: the answers that a device gave while it was timed must be those of the host to the same items. Where some differ,
-the device is asked those again. One that answers as the host does the second time only varies (a measurement answers one
-by one, scoring in batches), which is a label; where one still differs, the whole split is answered on that device.
+Accuracy is scored on this machine, which is faster than most targets, but only counts where it is what the target
+would say: the answers that a device gave while it was timed must be those of the host to the same items. Where some
+differ, the device is asked those again. One that answers as the host does the second time only varies (a measurement
+answers one by one, scoring in batches), which is a label; where one still differs, that device answers the whole split.
 
 With several devices a trial has one accuracy as long as they agree. A device that does not has figures of its own
-(``accuracy@pi``), which stand for the trial's in that device's front. Where no device agrees, or the host cannot run the
-bundle at all, the trial's own are those of the first device that answered.
+(``accuracy@pi``), which stand for the trial's in that device's front. Where no device agrees, or the host cannot run
+the bundle at all, the trial's own are those of the first device that answered.
 """
 
 from collections.abc import Callable
@@ -206,4 +206,3 @@ class Answering:
         progress.label(name, slices=accuracy_slices(found.samples, scores, self.scorer.task.slices))
         answers = [answer.answer for answer in found.answers]
         progress.learn_on(name, samples=found.samples, answers=answers, scores=scores, retained=found.retained)
-

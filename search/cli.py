@@ -79,7 +79,9 @@ def pick_command(
     run: Run,
     least: Annotated[list[str] | None, typer.Option("--min", help="FIGURE=VALUE that it must reach.")] = None,
     most: Annotated[list[str] | None, typer.Option("--max", help="FIGURE=VALUE that it must not exceed.")] = None,
-    prefer: Annotated[str, typer.Option(help="knee, accuracy, latency, memory or size.", metavar="WHAT")] = "knee",
+    prefer: Annotated[
+        str, typer.Option(help="knee, accuracy, latency, memory, size or energy.", metavar="WHAT")
+    ] = "knee",
     device: Annotated[str | None, typer.Option(help="Whose front, where the run has several devices.")] = None,
     as_json: Json = False,
 ) -> None:

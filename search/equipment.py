@@ -6,6 +6,7 @@ from typing import Any
 
 from hardware_profiles.device import Device
 from search.fleet import AllLost, Fleet
+from search.prediction import Predicted
 from spaces.errors import BadInput
 
 Record = Mapping[str, Any]
@@ -51,6 +52,19 @@ def record(device: Device) -> Record:
         "runtimes": dict(hello.runtimes),
         "servers": list(hello.servers),
         "facts": asdict(hello.facts),
+    }
+
+
+def stand_in(predicted: Predicted) -> dict[str, Record]:
+    """What the run records of a device that is only known by its profile."""
+    profile = predicted.profile
+    return {
+        profile.name: {
+            "profile": profile.name,
+            "threads": profile.threads,
+            "dtypes": list(profile.dtypes),
+            "predicted": True,
+        }
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import JobFailed
+from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Gone, Store
 from objectives.devices import bound
 from objectives.registry import Objective, Outcome
@@ -19,12 +20,14 @@ from search.answering import Answering
 from search.bind import bind
 from search.build import StageTree
 from search.executors import Builder, Interrupted
-from search.feasibility import unfit
+from search.feasibility import PREDICTED
 from search.fleet import Fleet
 from search.limits import Limits, judged, violations
-from search.measuring import Measuring, in_words
+from search.measuring import Measuring
+from search.prediction import Predicted
 from search.progress import Progress, timed
 from search.racing import Race, rival
+from search.refusing import Refusing
 from search.scoring import Scored, Scorer
 from search.study import Asked
 from search.unmodified import Reference, Unmodified
@@ -40,7 +43,8 @@ class Evaluator:
     """Evaluates candidates of one run; one call per thread at a time may run for each builder.
 
     ``objectives``: what the search optimises, in order, those of a device once for each where it has several;
-    ``known``: every figure there is, by its plain name.
+    ``known``: every figure there is, by its plain name; ``predicted``: what stands in for the devices, where none is
+    measured.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Evaluator:
         known: Mapping[str, Objective],
         limits: Limits,
         racing: bool,
+        predicted: Predicted | None = None,
     ) -> None:
         self._run = run
         self._space = space
@@ -69,6 +74,8 @@ class Evaluator:
         self._objectives = [self.known[name] for name in objectives]
         self.limits = limits
         self._racing = racing
+        self._predicted = predicted
+        self._refusing = Refusing(space, self._profiles, limits, lambda: tuple(self._trials.values()))
         self.measuring = Measuring(run=run, fleet=fleet, task=scorer.task, items=scorer.items, limits=limits)
         self.answering = Answering(run=run, fleet=fleet, scorer=scorer, stop=fleet.stop)
         self._unmodified = Unmodified(run.path, space, tree)
@@ -87,17 +94,10 @@ class Evaluator:
         reason = ""
         violated: tuple[str, ...] = ()
         try:
-            self._refuse_unfit(asked.candidate, progress)
-            bundle = self._built(asked.candidate, self._run.bundle(asked.number), builder, progress)
-            progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
-            self.measuring.everywhere(asked.number, bundle, progress)
-            against = self._rival(asked.candidate, progress.figures)
-            if self._score(asked, bundle, against, progress):
-                self._compare(asked.candidate, builder, progress)
-                state, violated = self.judge(progress)
+            if violated := self._refused(asked.candidate, progress):
+                state, reason = "infeasible", "; ".join(violated)
             else:
-                assert against is not None
-                state, reason = "pruned", f"behind trial {against.number}, which is no worse in anything else"
+                state, reason, violated = self._tried(asked, builder, progress)
         except (StageFailed, BadInput) as error:
             state, reason = "failed", str(error)
         except JobFailed as error:
@@ -126,6 +126,19 @@ class Evaluator:
         self.keep(trial)
         return trial
 
+    def _tried(self, asked: Asked, builder: Builder, progress: Progress) -> tuple[State, str, tuple[str, ...]]:
+        """The candidate built, measured and scored: the trial's state, its reason, and the limits that it misses."""
+        bundle = self._built(asked.candidate, self._run.bundle(asked.number), builder, progress)
+        progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
+        self._measure(asked, bundle, progress)
+        against = self._rival(asked.candidate, progress.figures)
+        if self._score(asked, bundle, against, progress):
+            self._compare(asked.candidate, builder, progress)
+            state, violated = self.judge(progress)
+            return state, "", violated
+        assert against is not None
+        return "pruned", f"behind trial {against.number}, which is no worse in anything else", ()
+
     def progress(self) -> Progress:
         """What is known of a trial that has not begun."""
         return Progress(Outcome(task=self._scorer.task), self.known, several=len(self._fleet.names) > 1)
@@ -142,22 +155,31 @@ class Evaluator:
         self._run.write_trial(trial)
         self._trials[trial.number] = trial
 
-    def _refuse_unfit(self, candidate: Candidate, progress: Progress) -> None:
-        """Mark the devices that the candidate cannot run on by what is known of their kind.
+    def _profiles(self) -> Mapping[str, Profile]:
+        if self._predicted:
+            return dict.fromkeys(self._fleet.names, self._predicted.profile)
+        return {name: device.profile for name, device in self._fleet.devices.items()}
 
-        Raises:
-            StageFailed: it can run on none of them.
-        """
-        reasons = {
-            name: reason
-            for name, one in self._fleet.devices.items()
-            if (reason := unfit(candidate, self._space, one.profile))
-        }
+    def _refused(self, candidate: Candidate, progress: Progress) -> tuple[str, ...]:
+        """Why no device can run the candidate, each in a sentence; those that alone cannot are marked."""
+        reasons = {name: one.reason for name, one in self._refusing.of(candidate).items()}
         if reasons and len(reasons) == len(self._fleet.names):
-            raise StageFailed(in_words(reasons))
+            progress.labels += (PREDICTED,)
+            return tuple(dict.fromkeys(reasons.values()))
         for name, reason in reasons.items():
-            label = f"cannot run on {name}: {reason}"
-            progress.devices[name] = DeviceResult(state="infeasible", reason=reason, labels=(label,))
+            labels = (f"cannot run on {name}: {reason}", PREDICTED)
+            progress.devices[name] = DeviceResult(state="infeasible", reason=reason, labels=labels)
+        return ()
+
+    def _measure(self, asked: Asked, bundle: Path, progress: Progress) -> None:
+        """Measure the bundle on every device, or predict its figures where the search goes by a profile."""
+        if self._predicted is None:
+            self.measuring.everywhere(asked.number, bundle, progress)
+            return
+        found = self._predicted.figures(asked.candidate, self._space)
+        progress.figures |= {name: figure for name, figure in found.items() if figure.value is not None}
+        for name in self._fleet.names:
+            progress.devices[name] = DeviceResult(state="predicted", labels=(self._predicted.label,))
 
     def _built(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
         """The bundle; built again from the first stage where an artifact was found damaged on the way."""
@@ -192,9 +214,7 @@ class Evaluator:
 
     def _score(self, asked: Asked, bundle: Path, against: Trial | None, progress: Progress) -> bool:
         """Score the bundle; whether it was scored in full, not raced out."""
-        found = self.answering.score(
-            asked.number, bundle, lambda: self._race(against) if against else None, progress
-        )
+        found = self.answering.score(asked.number, bundle, lambda: self._race(against) if against else None, progress)
         if not found.raced and self._unmodified.is_it(asked.candidate):
             self._keep(asked.candidate, found)
         return not found.raced

@@ -40,8 +40,10 @@ def known_names() -> tuple[str, ...]:
     return devices.known_names()
 
 
-def open_device(name: str, cancel: Event, waiting: Callable[[str], None]) -> Device:
+def open_device(name: str, cancel: Event, waiting: Callable[[str], None], owner: str = "") -> Device:
     """The device of this name, held until it is closed; ``local`` starts an agent on this machine.
+
+    ``owner``: who was killed and opens it again with the same one finds what it asked of the device.
 
     Raises:
         BadInput: no such device is paired.
@@ -49,7 +51,7 @@ def open_device(name: str, cancel: Event, waiting: Callable[[str], None]) -> Dev
     """
     from hardware_profiles import devices
 
-    return devices.open_device(name, cancel=cancel, waiting=waiting)
+    return devices.open_device(name, cancel=cancel, waiting=waiting, owner=owner)
 
 
 class Fleet:
@@ -65,8 +67,9 @@ class Fleet:
         says: is told why a device is waited for.
     """
 
-    def __init__(self, names: Sequence[str], gate: Gate, stop: Event) -> None:
+    def __init__(self, names: Sequence[str], gate: Gate, stop: Event, owner: str = "") -> None:
         self.names = tuple(names)
+        self._owner = owner
         self.gate = gate
         self.stop = stop
         self.events: list[DeviceEvent] = []
@@ -162,7 +165,7 @@ class Fleet:
             if name in self._devices:
                 return False
             try:
-                device = open_device(name, self.stop, lambda why: self.says(name, why))
+                device = open_device(name, self.stop, lambda why: self.says(name, why), self._owner)
             except JobFailed as error:
                 if name not in self._lost:
                     self._tell(name, "lost", str(error))

@@ -29,10 +29,10 @@ def of_one(limits: Limits, device: str) -> Limits:
 def judged(
     figures: Mapping[str, Figure], limits: Limits, devices: Mapping[str, DeviceResult]
 ) -> tuple[State, tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Whether a trial is complete or infeasible, the limits that it misses everywhere, and by device those missed there.
+    """Whether a trial is complete or infeasible, the limits that it misses everywhere, and those by device.
 
     A limit that is one device's own says nothing of the others: the trial is infeasible where it misses one that is
-    everyone's, or its own on every device that it could run on. What a device has still to measure is not held against it.
+    everyone's, or its own on every device that it could run on. What a device has still to measure does not count.
     """
     common = violations(figures, of_one(limits, ""))
     each = {

@@ -16,6 +16,7 @@ from objectives.registry import OBJECTIVES, Outcome
 from objectives.run import RunFolder
 from objectives.task import Task
 from objectives.trial import DeviceResult
+from search.feasibility import fallbacks
 from search.fleet import Fleet, Lost
 from search.limits import Limits, violations
 from search.progress import Progress
@@ -28,8 +29,6 @@ TIMED_ITEMS = 24
 """Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
 FINALIST_ANSWERS = 26
 """Of each of a finalist's five processes: 130 in all, from which on there is a p95 (`objectives.latency.least_n`)."""
-_NAMED = 3
-"""So many operations that leave an accelerator are named."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -152,8 +151,10 @@ class Measuring:
         if preflight is None:
             return None
         figure = OBJECTIVES["fallback"].figure(Outcome(task=self._task, preflight=preflight))
-        own = {key: figure for key in ("fallback", f"fallback@{name}")}
-        missed = violations(own, {key: self._limits[key] for key in own if key in self._limits and figure.value is not None})
+        own = dict.fromkeys(("fallback", f"fallback@{name}"), figure)
+        missed = violations(
+            own, {key: self._limits[key] for key in own if key in self._limits and figure.value is not None}
+        )
         reasons = preflight.reasons or missed
         if not reasons:
             return None
@@ -179,10 +180,8 @@ def result_of(name: str, measurement: Measurement, shared: int | None, preflight
     labels += measurement.reasons
     if shared is not None:
         labels += (f"deploys the same as trial {shared}, measured once",)
-    if preflight and preflight.fallback:
-        first = ", ".join(list(preflight.fallback)[:_NAMED])
-        count = f"{len(preflight.fallback)} of {preflight.operations} operations"
-        labels += (f"{count} leave {preflight.device}: {first}",)
+    if preflight:
+        labels += fallbacks(preflight, None)[1]
     return DeviceResult(state="measured", mode=measurement.mode, shared=shared, labels=labels)
 
 
@@ -198,7 +197,7 @@ def deployed(manifest: Manifest) -> str:
 
 
 def graphs(manifest: Manifest) -> str:
-    """The digest of a bundle's files, of the runtime that loads them, and of the settings that it compiles them with."""
+    """The digest of a bundle's files, of the runtime that loads them, and of the settings that it compiles with."""
     files = {name: entry.sha256 for name, entry in manifest.files.items()}
     return digest([manifest.runtime, files, asdict(manifest.execution)])
 

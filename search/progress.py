@@ -50,7 +50,9 @@ class Progress:
             found = {name: objective}
             if not of_device(objective):
                 found |= {one.name: one for one in (Bound(objective, device) for device in answering)}
-            self.figures |= {key: figure for key, one in found.items() if (figure := self._figure(key, one)).value is not None}
+            self.figures |= {
+                key: figure for key, one in found.items() if (figure := self._figure(key, one)).value is not None
+            }
 
     def learn_on(self, device: str, **known: Any) -> None:
         """Take in what is known of one device, as :meth:`learn`."""

@@ -24,12 +24,10 @@ class References:
         self._run = run
         self._measuring = measuring
         self._lock = Lock()
-        self._trial = {
-            name: found[-1].trial for name in measuring.fleet.names if (found := run.read_references(name))
-        }
+        self._trial = {name: found[-1].trial for name in measuring.fleet.names if (found := run.read_references(name))}
 
     def due(self, trial: Trial, told: int) -> Mapping[str, int]:
-        """How often each device has to measure its reference now that this trial is told, the ``told``-th of the run."""
+        """How often each device has to measure its reference now that this trial, the ``told``-th, is told."""
         due = {}
         with self._lock:
             for name, result in trial.devices.items():

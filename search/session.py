@@ -1,44 +1,39 @@
 """From a search file to a run: everything is checked first, then the engine is put together."""
 
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from uuid import uuid4
 
 from hardware_profiles.eviction import lease
 from hardware_profiles.store import Store
 from objectives.devices import bound
-from objectives.registry import OBJECTIVES, metadata
 from objectives.run import RunFolder
 from objectives.task import Task, load_task, read_split, split_digest
 from objectives.trial import Trial
 from search.baselines import commonest_answer
 from search.budget import Budget
 from search.build import StageTree
-from search.checks import legal_space, models, narrowed, refuse_image_tokens, refuse_unwritable
+from search.checks import legal_space, models, narrowed, refuse_image_tokens, refuse_unwritable, values
 from search.config import SearchConfig, load_config, refuse_impossible
 from search.engine import Engine, Outcome, directions, settle
-from search.equipment import open_all, together
+from search.equipment import open_all, stand_in, together
 from search.evaluate import Evaluator
 from search.executors import Builder
 from search.exemplars import exemplar_pool, pool_digests
 from search.fit import fitting_splits
 from search.fleet import Fleet
 from search.gate import Gate
+from search.prediction import Predicted, predicted_device
 from search.reopen import open_study
+from search.resolved import resolved, retention_settings
 from search.room import make_room, pin_front
 from search.scoring import Retention, Scorer
-from spaces.errors import BadInput
-from spaces.knobs import Choices
 from spaces.sample import Sample
 from spaces.space import Space
-
-_TOOLS = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-genai", "optuna", "peft", "vlmfront")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +48,7 @@ class Prepared:
     tree: StageTree
     run: RunFolder
     fleet: Fleet
+    predicted: Predicted | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -85,10 +81,12 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
     refuse_unwritable(config.store)
     folder = run or Path("runs") / config.name
-    fleet = Fleet(config.targets.names, Gate(), Event())
+    before = _before(folder, resume)
+    owner = str(before.get("id") or uuid4())
+    fleet = Fleet(config.targets.names, Gate(), Event(), owner)
     try:
-        known = RunFolder.open(folder).settings.get("devices", {}) if resume else {}
-        devices = open_all(fleet, known)
+        predicted = _predicted(config, space)
+        devices = stand_in(predicted) if predicted else open_all(fleet, before.get("devices", {}))
         space, notes = narrowed(space, together(devices.values()))
         splits = fitting_splits(space, task, config.items)
         if "holdout" not in splits:
@@ -98,8 +96,8 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         pool = exemplar_pool(space, task, splits)
         digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
         tree = StageTree(space, {**splits, **pool}, digests, task.max_new_tokens, config.seed)
-        settings = resolved(path, config, task, space, digests) | {"devices": devices}
-        settings["search"]["retention"] = _retention_settings(config, retention)
+        settings = resolved(path, config, task, space, digests) | {"id": owner, "devices": devices}
+        settings["search"]["retention"] = retention_settings(config, retention)
         settings["models"] = {model: tree.model_digest(space.folder / model) for model in models(space)}
         opened = RunFolder.resume(folder, settings) if resume else RunFolder.create(folder, settings)
     except BaseException:
@@ -114,8 +112,36 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         tree=tree,
         run=opened,
         fleet=fleet,
+        predicted=predicted,
         notes=notes,
     )
+
+
+def _before(folder: Path, resume: bool) -> Mapping[str, Any]:
+    """The settings of the run that is carried on; none of a new one.
+
+    Raises:
+        BadInput: there is no such run, another search writes it, or a new one's place is taken. This comes before its
+            devices are opened, since they would be taken from the search that has them.
+    """
+    if not resume:
+        RunFolder.refuse_occupied(folder)
+        return {}
+    run = RunFolder.open(folder)
+    with suppress(OSError), run.writing():  # that it cannot be written is said when it is carried on
+        pass
+    return run.settings
+
+
+def _predicted(config: SearchConfig, space: Space) -> Predicted | None:
+    """What stands in for the device where the search goes by a profile.
+
+    Raises:
+        BadInput: there is no such profile, or it says too little.
+    """
+    if not config.targets.predicted:
+        return None
+    return predicted_device(config.targets.names[0], tuple(map(str, values(space, "runtime.name"))))
 
 
 def _retention(config: SearchConfig, space: Space) -> Retention | None:
@@ -131,17 +157,6 @@ def _retention(config: SearchConfig, space: Space) -> Retention | None:
     samples = read_split(task, given.split)[: given.items]
     refuse_image_tokens(space, task, {given.split: samples})
     return Retention(task=task, samples=samples)
-
-
-def _retention_settings(config: SearchConfig, retention: Retention | None) -> dict[str, Any] | None:
-    if config.retention is None or retention is None:
-        return None
-    return {
-        "split": config.retention.split,
-        "items": len(retention.samples),
-        "metric": retention.task.metric.spec,
-        "digest": split_digest(retention.samples),
-    }
 
 
 def search(
@@ -205,6 +220,7 @@ def _search(
         known=config.known,
         limits=config.limits,
         racing=config.racing,
+        predicted=prepared.predicted,
     )
     engine = Engine(
         run=run,
@@ -224,53 +240,3 @@ def _search(
         engine.halt()
         with suppress(OSError):  # what a full disk leaves untold is told on --resume
             settle(run, study, config.objectives, config.limits)
-
-
-def resolved(path: Path, config: SearchConfig, task: Task, space: Space, digests: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that a run records, but for its devices, models and retention set."""
-    return {
-        "name": config.name,
-        "search": {
-            "file": str(path.resolve()),
-            "objectives": list(config.objectives),
-            "limits": {name: dict(bounds) for name, bounds in config.limits.items()},
-            "items": config.items,
-            "racing": config.racing,
-            "finalists": config.finalists,
-            "figures": [metadata(one) for name, one in config.known.items() if name not in OBJECTIVES],
-            "seed": config.seed,
-            "sampler": config.sampler,
-            "workers": config.workers,
-            "budget": str(config.budget),
-        },
-        "space_id": space.id,
-        "space": {"file": str(config.space.resolve()), "size": space.size, "knobs": _knobs(space)},
-        "task": {
-            "path": str(config.task.resolve()),
-            "name": task.name,
-            "metric": task.metric.spec,
-            "slices": list(task.slices),
-            "max_new_tokens": task.max_new_tokens,
-            "hints": {task.hint_field: dict(task.hints)},
-            "unknown": list(task.unknown),
-            "costs": asdict(task.costs) if task.costs else None,
-            "digests": dict(digests),
-        },
-        "versions": {"python": sys.version.split()[0], **{tool: _version(tool) for tool in _TOOLS}},
-        "store": str(config.store.resolve()),
-        "cores": os.cpu_count(),
-    }
-
-
-def _knobs(space: Space) -> dict[str, Any]:
-    return {
-        knob.name: list(knob.values) if isinstance(knob, Choices) else {"low": knob.low, "high": knob.high}
-        for knob in space.knobs
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

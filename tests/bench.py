@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from objectives.registry import OBJECTIVES
 from objectives.run import RunFolder
 from objectives.task import Task, load_task
 from objectives.trial import Trial
-from search import evaluate, fleet, scoring
+from search import evaluate, fleet, refusing, scoring
 from search.budget import Budget
 from search.build import Stage, StageTree
 from search.engine import Engine, directions, settle
@@ -92,7 +93,7 @@ class Bench:
         monkeypatch.setattr(fleet, "open_device", opener(self.devices))
         monkeypatch.setattr(scoring, "run_job", self._job)
         monkeypatch.setattr(evaluate, "bind", self._bind)
-        monkeypatch.setattr(evaluate, "unfit", lambda *_: None)
+        monkeypatch.setattr(refusing, "refused", lambda *_: None)
 
     def evaluator(self, **changed: Any) -> Evaluator:
         retention = Retention(task=self.task, samples=RETAINED) if changed.pop("retention", False) else None
@@ -119,7 +120,7 @@ class Bench:
 
     def two(self) -> tuple[Double, Double]:
         """In place of the one device ``pi`` and ``jetson``, which differ in what is fast."""
-        pi, jetson = (Double(name, lambda bundle, ms=ms: ms[key_of(bundle)], say=said) for name, ms in TWO.items())
+        pi, jetson = (Double(name, partial(_ms, name), say=said) for name in TWO)
         self.devices.clear()
         self.devices |= {"pi": pi, "jetson": jetson}
         return pi, jetson
@@ -173,6 +174,10 @@ class Bench:
         found = told(bundle, job.requests, enough, said)
         self.asked.append((job.kind, dict(open_bundle(bundle).manifest.candidate), len(found.answers)))
         return found
+
+
+def _ms(name: str, bundle: Path) -> float:
+    return TWO[name][key_of(bundle)]
 
 
 def key_of(bundle: Path) -> tuple[str, str]:

@@ -31,7 +31,9 @@ def word(bundle: Path, request: Request) -> str:
     return WORDS[drawn(bundle, request.id.rpartition(":")[2]) % len(WORDS)]
 
 
-def told(bundle: Path, requests: Sequence[Request], enough: Enough | None, say: Callable[[Path, Request], str]) -> Answered:
+def told(
+    bundle: Path, requests: Sequence[Request], enough: Enough | None, say: Callable[[Path, Request], str]
+) -> Answered:
     """All requests answered in chunks, or those up to which enough was heard."""
     answers: list[Answer] = []
     for begin in range(0, len(requests), CHUNK):
@@ -42,7 +44,9 @@ def told(bundle: Path, requests: Sequence[Request], enough: Enough | None, say: 
     return Answered(answers=tuple(answers), load_s=0.1, work_s=0.1, memory_peak_bytes=10**8, properties={})
 
 
-def measurement(ms: float, requests: Sequence[Request], texts: Sequence[str], mode: Mode = "provisional") -> Measurement:
+def measurement(
+    ms: float, requests: Sequence[Request], texts: Sequence[str], mode: Mode = "provisional"
+) -> Measurement:
     """Eleven or more timed answers about ``ms``, by as many processes as the mode has."""
     asked = list(zip(requests, texts, strict=True))
     timings = tuple(
@@ -70,7 +74,9 @@ def measurement(ms: float, requests: Sequence[Request], texts: Sequence[str], mo
         properties={},
     )
     count = 5 if mode == "finalist" else 1
-    return Measurement(verdict="valid", reasons=(), mode=mode, processes=(process,) * count, energy_source="none: a double")
+    return Measurement(
+        verdict="valid", reasons=(), mode=mode, processes=(process,) * count, energy_source="none: a double"
+    )
 
 
 class Double:
@@ -123,9 +129,9 @@ class Double:
         requests: Sequence[Request],
         *,
         mode: Mode = "provisional",
-        min_answers: int = 11,  # noqa: ARG002
+        min_answers: int = 11,
         cancel: Event,
-        waiting: Callable[[str], None] = lambda _: None,  # noqa: ARG002
+        waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
         with self._call(mode, bundle, cancel):
             return measurement(self.ms(bundle), requests, [self.say(bundle, one) for one in requests], mode)
