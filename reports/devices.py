@@ -110,8 +110,8 @@ def _drift(run: RunFolder, name: str) -> str | None:
     minutes = (references[-1].time - references[0].time) / 60
     return (
         f"trial {references[0].trial}, measured {len(p50)} times over {minutes:.0f} min: p50 {min(p50):.2f} to "
-        f"{max(p50):.2f} ms, the last {100 * (p50[-1] / p50[0] - 1):+.1f} % from the first; another process lies within "
-        f"{100 * between_processes([one.measurement for one in references]):.1f} %"
+        f"{max(p50):.2f} ms, the last {100 * (p50[-1] / p50[0] - 1):+.1f} % from the first; another process lies "
+        f"within {100 * between_processes([one.measurement for one in references]):.1f} %"
     )
 
 

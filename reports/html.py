@@ -187,7 +187,7 @@ def _chart(trials: Sequence[Trial], found: Front, order: Mapping[str, str]) -> H
         return card("The front", None, waiting)
     knee = found.trials[pareto.knee(as_values(found.trials, found.objectives))]
     known = [trial for trial in trials if trial.number in found.probabilities][:_MOST_DETAILS]
-    panels = [tables.detail(trial, found, order, shown=trial is knee) for trial in known]
+    panels = [tables.detail(trial, found, order, shown=trial.number == knee.number) for trial in known]
     floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
     note = (
         "Bars are 95 % intervals, pale points are trials off the front, the line is the border of what can be had. "
