@@ -14,6 +14,7 @@ from spaces.errors import BadInput
 from spaces.exemplars import FOLDER as EXEMPLARS
 from spaces.exemplars import INDEX
 from spaces.prompting import CHOICES, MOST_EXEMPLARS, ORDERS, QUESTION, Prompt
+from spaces.serving import SERVER, SERVER_NAME
 
 SCHEMA = "vlmfront.bundle/1"
 MANIFEST = "manifest.json"
@@ -21,6 +22,9 @@ ACCEPTED = (".safetensors", ".gguf", ".xml", ".bin", ".json", ".txt", ".jinja")
 MOST_TOKENS = 4096  # of one answer, as in a task
 PRECISIONS = ("f32", "bf16", "f16")
 KV_PRECISIONS = (*PRECISIONS, "u8")
+DEVICES = ("cpu", "cuda")
+OWN = "own"
+"""In place of a setting: a server decides it, and nothing is pinned."""
 _NAME_BYTES = 255  # of a path in the bundle: what file systems allow of one name
 _WHOLE_LIMIT = 1 << 31
 _HEADERS = {".safetensors": check_safetensors, ".gguf": check_gguf, ".xml": check_ir}
@@ -34,15 +38,27 @@ class Execution:
 
     Attributes:
         threads: CPU threads of inference.
+        device: ``cpu`` or ``cuda``, the first GPU that torch sees.
         inference_precision: ``f32``, ``bf16`` or ``f16``: of activations and matrix products.
         kv_cache_precision: the same, or ``u8``.
         dynamic_quantization: ``off``: no activation is quantized at run time.
+        server: name of the server that the device starts; empty for every runtime but ``server``, whose other settings
+            are all ``own`` (see `served`).
     """
 
     threads: int = 1
     inference_precision: str = "f32"
     kv_cache_precision: str = "f32"
     dynamic_quantization: str = "off"
+    server: str = ""
+    device: str = "cpu"
+
+
+def served(server: str) -> Execution:
+    """What the bundle of a server pins: its name, and nothing else."""
+    return Execution(
+        threads=0, inference_precision=OWN, kv_cache_precision=OWN, dynamic_quantization=OWN, server=server, device=OWN
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +270,20 @@ def _check_settings(manifest: Manifest, where: Path) -> None:
         "prompt.exemplar_order": prompt.exemplar_order in ORDERS,
         "prompt.exemplar_field": isinstance(prompt.exemplar_field, str),
         "max_new_tokens": _whole(manifest.max_new_tokens, 1, MOST_TOKENS + 1),
-        "execution.threads": _whole(execution.threads, 1),
-        "execution.inference_precision": execution.inference_precision in PRECISIONS,
-        "execution.kv_cache_precision": execution.kv_cache_precision in KV_PRECISIONS,
-        "execution.dynamic_quantization": execution.dynamic_quantization == "off",
-    }
+    } | _execution_checks(execution, serves=manifest.runtime == SERVER)
     for name, holds in checks.items():
         if not holds:
             raise BadInput(f"{where} has a value for {name} that is out of range; export the bundle again.")
+
+
+def _execution_checks(execution: Execution, *, serves: bool) -> dict[str, bool]:
+    own = execution == served(execution.server)
+    named = isinstance(execution.server, str) and SERVER_NAME.fullmatch(execution.server) is not None
+    return {
+        "execution.server": (named and own) if serves else execution.server == "",
+        "execution.device": serves or execution.device in DEVICES,
+        "execution.threads": serves or _whole(execution.threads, 1),
+        "execution.inference_precision": serves or execution.inference_precision in PRECISIONS,
+        "execution.kv_cache_precision": serves or execution.kv_cache_precision in KV_PRECISIONS,
+        "execution.dynamic_quantization": serves or execution.dynamic_quantization == "off",
+    }

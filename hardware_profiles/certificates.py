@@ -21,7 +21,7 @@ from hardware_profiles.store import sync_folder, write_atomic
 from spaces.errors import BadInput
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_FROM, _UNTIL = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)  # noqa: UP017
+_FROM, _UNTIL = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
 _LEAF_ONLY = {
     "content_commitment": False,
     "key_encipherment": False,

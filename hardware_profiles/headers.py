@@ -18,6 +18,7 @@ MOST_HEADER = 100_000_000  # bytes: MAX_HEADER_SIZE of the format's own reader, 
 MOST_DIMENSIONS = 64  # as NumPy
 MOST_DEPTH = 128  # of a graph's elements
 MOST_COUNT = 1 << 20  # of a GGUF file's tensors, and of its metadata
+_SAFETENSORS, _GGUF, _IR = "a safetensors file", "a GGUF file", "an OpenVINO graph"
 _SAFETENSORS_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -45,36 +46,36 @@ def check_safetensors(path: Path) -> None:
     with path.open("rb") as stream:
         length, first = int.from_bytes(stream.read(8), "little"), stream.read(1)
         if first != b"{" or length > min(MOST_HEADER, size - 8):
-            raise _flaw(path, "safetensors", f"its header cannot be {length} bytes long and begin with {first!r}")
+            raise _flaw(path, _SAFETENSORS, f"its header cannot be {length} bytes long and begin with {first!r}")
         text = first + stream.read(length - 1)
     try:
         header = json.loads(text.decode(), object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
-        raise _flaw(path, "safetensors", f"its header is not JSON ({error})") from None
+        raise _flaw(path, _SAFETENSORS, f"its header is not JSON ({error})") from None
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
-        raise _flaw(path, "safetensors", "its __metadata__ holds something else than texts")
+        raise _flaw(path, _SAFETENSORS, "its __metadata__ holds something else than texts")
     end = 0
     for first_byte, last_byte, name in sorted((*_extent(path, name, entry), name) for name, entry in header.items()):
         if first_byte != end:
-            raise _flaw(path, "safetensors", f"the tensor {name!r} begins at {first_byte}, not at {end}")
+            raise _flaw(path, _SAFETENSORS, f"the tensor {name!r} begins at {first_byte}, not at {end}")
         end = last_byte
     if end != size - 8 - length:
-        raise _flaw(path, "safetensors", f"its tensors have {end} bytes, the file {size - 8 - length}")
+        raise _flaw(path, _SAFETENSORS, f"its tensors have {end} bytes, the file {size - 8 - length}")
 
 
 def _extent(path: Path, name: str, entry: Any) -> tuple[int, int]:
     """Where a tensor's data begins and ends."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _flaw(path, "safetensors", f"the tensor {name!r} has other fields than dtype, shape and data_offsets")
+        raise _flaw(path, _SAFETENSORS, f"the tensor {name!r} has other fields than dtype, shape and data_offsets")
     shape, offsets, dtype = entry["shape"], entry["data_offsets"], entry["dtype"]
     bits = _SAFETENSORS_BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
-        raise _flaw(path, "safetensors", f"the tensor {name!r} has the unknown type {str(dtype)[:40]!r}")
+        raise _flaw(path, _SAFETENSORS, f"the tensor {name!r} has the unknown type {str(dtype)[:40]!r}")
     if not (_sizes(shape) and _sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]):
-        raise _flaw(path, "safetensors", f"the tensor {name!r} has a shape or offsets that cannot be")
+        raise _flaw(path, _SAFETENSORS, f"the tensor {name!r} has a shape or offsets that cannot be")
     if math.prod(shape) * bits != 8 * (offsets[1] - offsets[0]):
-        raise _flaw(path, "safetensors", f"the tensor {name!r} has another size than its type and shape say")
+        raise _flaw(path, _SAFETENSORS, f"the tensor {name!r} has another size than its type and shape say")
     return offsets[0], offsets[1]
 
 
@@ -98,10 +99,10 @@ def check_gguf(path: Path) -> None:
         header = stream.read(_GGUF_HEADER)
     room = path.stat().st_size - _GGUF_HEADER
     if len(header) < _GGUF_HEADER or header[:4] != b"GGUF" or int.from_bytes(header[4:8], "little") not in (2, 3):
-        raise _flaw(path, "GGUF", "it does not begin with the magic number and version 2 or 3")
+        raise _flaw(path, _GGUF, "it does not begin with the magic number and version 2 or 3")
     tensors, pairs = int.from_bytes(header[8:16], "little"), int.from_bytes(header[16:24], "little")
     if max(tensors, pairs) > MOST_COUNT or tensors * _GGUF_LEAST_TENSOR + pairs * _GGUF_LEAST_PAIR > room:
-        raise _flaw(path, "GGUF", f"it has no room for {tensors} tensors and {pairs} pairs of metadata")
+        raise _flaw(path, _GGUF, f"it has no room for {tensors} tensors and {pairs} pairs of metadata")
 
 
 def check_ir(path: Path) -> None:
@@ -123,7 +124,7 @@ def check_ir(path: Path) -> None:
         with path.open("rb") as stream:
             parser.ParseFile(stream)
     except expat.ExpatError as error:
-        raise _flaw(path, "OpenVINO", f"it is no XML ({error})") from None
+        raise _flaw(path, _IR, f"it is no XML ({error})") from None
 
 
 class _Graph:
@@ -138,9 +139,9 @@ class _Graph:
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != "net":
-            raise _flaw(self._path, "OpenVINO", f"its root is {name[:40]!r}, not 'net'")
+            raise _flaw(self._path, _IR, f"its root is {name[:40]!r}, not 'net'")
         if len(self._open) >= MOST_DEPTH:
-            raise _flaw(self._path, "OpenVINO", f"its elements are more than {MOST_DEPTH} deep")
+            raise _flaw(self._path, _IR, f"its elements are more than {MOST_DEPTH} deep")
         if name == "data" and self._open and self._open[-1] in ("layer Const", "layer Constant"):
             self._constant(attributes)
         self._open.append(f"layer {attributes.get('type', '')}" if name == "layer" else name)
@@ -149,7 +150,7 @@ class _Graph:
         self._open.pop()
 
     def refuse_doctype(self, *_declared: object) -> None:
-        raise _flaw(self._path, "OpenVINO", "it declares a document type or an entity")
+        raise _flaw(self._path, _IR, "it declares a document type or an entity")
 
     def _constant(self, attributes: dict[str, str]) -> None:
         kind = attributes.get("element_type", "").lower()
@@ -158,16 +159,16 @@ class _Graph:
         if len(numbers) > 2 + MOST_DIMENSIONS or not all(
             text.isascii() and text.isdigit() and len(text) < 20 for text in numbers
         ):
-            raise _flaw(self._path, "OpenVINO", "a constant has an offset, a size or a shape that is no number")
+            raise _flaw(self._path, _IR, "a constant has an offset, a size or a shape that is no number")
         offset, size, *shape = map(int, numbers)
         if offset + size > self._size:
-            raise _flaw(self._path, "OpenVINO", f"a constant ends at {offset + size}, its .bin has {self._size} bytes")
+            raise _flaw(self._path, _IR, f"a constant ends at {offset + size}, its .bin has {self._size} bytes")
         if kind == "string":
             fits = size >= 4 and self._strings(offset) == math.prod(shape)
         else:
             fits = kind in _IR_BITS and math.prod(shape) * _IR_BITS[kind] <= 8 * size
         if not fits:
-            raise _flaw(self._path, "OpenVINO", f"a constant of {size} bytes cannot be {kind[:20]!r} of shape {shape}")
+            raise _flaw(self._path, _IR, f"a constant of {size} bytes cannot be {kind[:20]!r} of shape {shape}")
 
     def _strings(self, offset: int) -> int:
         """How many texts a packed text constant holds, by its first four bytes; the engine does not compare them."""
@@ -177,4 +178,4 @@ class _Graph:
 
 
 def _flaw(path: Path, kind: str, what: str) -> BadInput:
-    return BadInput(f"{path} is not a {kind} file: {what}; export or save the model again.")
+    return BadInput(f"{path} is not {kind}: {what}; export or save the model again.")

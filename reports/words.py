@@ -36,6 +36,8 @@ _HANDLED = (
     "prompt.exemplar_choice",
     "prompt.exemplar_order",
     "runtime.name",
+    "runtime.server",
+    "runtime.device",
     "runtime.threads",
     "runtime.inference_precision",
 )
@@ -234,7 +236,8 @@ def _runtime(c: Mapping[str, Value]) -> list[str]:
     name, precision = c.get("runtime.name", "openvino"), str(c.get("runtime.inference_precision", "f32"))
     threads = c.get("runtime.threads", 1)
     return [
-        "" if name in ("", "openvino") else f"runtime {name}",
+        "" if name in ("", "openvino") else f"runtime {name} {c.get('runtime.server', '')}".rstrip(),
+        "" if c.get("runtime.device", "cpu") == "cpu" else f"on {c['runtime.device']}",
         "" if precision == "f32" else precision,
         "" if threads == 1 else f"{threads} threads",
     ]

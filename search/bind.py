@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hardware_profiles.bundle import Execution, seal
+from hardware_profiles.bundle import Execution, seal, served
 from hardware_profiles.store import Entry, Gone, Store
 from objectives.task import Task
 from objectives.trial import StageCost
+from spaces.axes import Choice
 from spaces.axes.prompt import bound_prompt
 from spaces.candidate import Candidate
+from spaces.serving import SERVER
 from spaces.space import Space
 
 
@@ -39,11 +41,7 @@ def bind(
         runtime=str(runtime["name"]),
         prompt=bound_prompt(choice["prompt"], task.hint_field, task.hints, task.exemplar_field),
         max_new_tokens=task.max_new_tokens,
-        execution=Execution(
-            threads=int(runtime["threads"]),
-            inference_precision=str(runtime["inference_precision"]),
-            kv_cache_precision=str(runtime["kv_cache_precision"]),
-        ),
+        execution=_execution(runtime),
         candidate=dict(candidate.values),
         provenance={"stages": [{"name": stage.name, "key": stage.key} for stage in stages]},
     )
@@ -53,3 +51,15 @@ def bind(
             raise Gone(f"the store's copy of {name} was damaged")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
+
+
+def _execution(runtime: Choice) -> Execution:
+    """What the manifest pins; of a server its name alone."""
+    if runtime["name"] == SERVER:
+        return served(str(runtime["server"]))
+    return Execution(
+        device=str(runtime["device"]),
+        threads=int(runtime["threads"]),
+        inference_precision=str(runtime["inference_precision"]),
+        kv_cache_precision=str(runtime["kv_cache_precision"]),
+    )

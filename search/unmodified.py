@@ -18,7 +18,7 @@ from spaces.candidate import Candidate
 from spaces.space import Space
 
 _WAIT_S = 0.1
-_KEPT = ("runtime.name", "runtime.threads")
+_KEPT = ("runtime.name", "runtime.server", "runtime.device", "runtime.threads")
 """Knobs that say where a model runs, not what it answers: the reference has those of the space."""
 
 

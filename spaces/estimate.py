@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from spaces.axes import Value
 from spaces.pruned import pruned
+from spaces.serving import SERVER
 from spaces.shape import PARTS, Part, Shape, Tensor
 
 Choices: TypeAlias = Mapping[str, Mapping[str, Value]]
@@ -49,10 +50,10 @@ def estimate(shape: Shape, choices: Choices) -> Estimate:
     runtime = choices["runtime"]
     whole, left = deployed(shape, choices)
     parameters = sum(left.parameters.values())
-    if runtime["name"] == "torch":
+    if runtime["name"] in ("torch", SERVER):
         rewritten = choices["tuning"]["method"] != "none" or left != whole
         stored = sum(_FP16 * one.size if rewritten else one.bytes_stored for one in left.tensors)
-        resident = _F32 * parameters
+        resident = _F32 * parameters if runtime["name"] == "torch" else stored
     else:
         stored = resident = round(graph_bytes(left, choices["quantization"]))
     return Estimate(
@@ -76,10 +77,11 @@ def kept_tokens(shape: Shape, choices: Choices) -> int:
 
 
 def token_cache_bytes(shape: Shape, choices: Choices) -> int:
-    """Bytes of the keys and values of one token in all layers."""
-    text = shape.language
+    """Bytes of the keys and values of one token in all layers; the least there is where a server has the say."""
+    text, runtime = shape.language, choices["runtime"]
     numbers = 2 * text.layers * text.kv_heads * text.head_dim
-    return numbers * CACHE_BYTES[str(choices["runtime"]["kv_cache_precision"])]
+    least = min(CACHE_BYTES.values())
+    return numbers * (least if runtime["name"] == SERVER else CACHE_BYTES[str(runtime["kv_cache_precision"])])
 
 
 def _resized(shape: Shape, image_size: int) -> Shape:

@@ -15,6 +15,7 @@ from spaces.errors import BadInput
 from spaces.estimate import Choices
 from spaces.knobs import Knob, one_of
 from spaces.pruned import pruned_towers
+from spaces.serving import SERVER, SERVER_NAME
 from spaces.shape import Shape, Tower, read_shape
 from spaces.space import Space, each_value, grid
 
@@ -117,10 +118,30 @@ def _whole_patches(shape: Shape, choices: Choices) -> str | None:
     return resizing_problem({"patch_size": shape.patch_size}, size) if size else None
 
 
+def _server_named(shape: Shape, choices: Choices) -> str | None:  # noqa: ARG001
+    runtime = choices["runtime"]
+    if runtime["name"] != SERVER or SERVER_NAME.fullmatch(str(runtime["server"])):
+        return None
+    return f"runtime.server {str(runtime['server'])!r} names no server; list one that the device's servers.json has."
+
+
+def _one_type_in_torch(shape: Shape, choices: Choices) -> str | None:  # noqa: ARG001
+    runtime = choices["runtime"]
+    arithmetic, cache = runtime["inference_precision"], runtime["kv_cache_precision"]
+    if runtime["name"] != "torch" or arithmetic == cache:
+        return None
+    return (
+        f"runtime.kv_cache_precision {cache} is not the {arithmetic} of the arithmetic, in which torch keeps its "
+        f"cache; list it with {arithmetic} alone (when: {{runtime.inference_precision: [{arithmetic}]}})."
+    )
+
+
 RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("pruning.ffn", "pruning.heads", "quantization.weights", "quantization.group_size"), _group_fits),
     (("pruning.vision_ffn", "pruning.vision_heads", "quantization.vision", "quantization.group_size"), _group_fits),
     (("quantization.projector", "quantization.group_size"), _group_fits),
     (("model.image_size",), _whole_patches),
+    (("runtime.name", "runtime.server"), _server_named),
+    (("runtime.name", "runtime.inference_precision", "runtime.kv_cache_precision"), _one_type_in_torch),
 )
 """Rules with the knobs that each looks at: the model always belongs to them, other knobs stand at their defaults."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ("tests.door", "tests.project", "tests.foreign")
+pytest_plugins = ("tests.door", "tests.project", "tests.foreign", "tests.boards", "tests.servers")
 
 IMAGE_SIDE = 16
 PATCH = 8

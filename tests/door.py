@@ -5,8 +5,10 @@ import hashlib
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from hardware_profiles.agent.identity import Paired
 from hardware_profiles.agent.listener import Listener
 from hardware_profiles.certificates import Identity, identity_in
 
+AGENT = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli")
 PATIENT = Limits(connections=6, linger_s=0.1)
 QUICK = Limits(connections=6, handshake_s=0.4, header_s=0.4, idle_s=1.2, silence_s=0.4, body_rate=1e5, linger_s=0.1)
 
@@ -133,6 +136,39 @@ def replies(client: ssl.SSLSocket) -> list[tuple[int, dict[str, str], bytes]]:
         found.append((int(first.split()[1]), headers, content[:length]))
         content = content[length:]
     return found
+
+
+@contextmanager
+def serving(
+    state: Path, *arguments: str, command: Sequence[str] = AGENT
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """``vlmfront-agent serve`` as a process, and what it said when it was ready."""
+    asked = [*command, "serve", "--port", "0", "--json", "--state", str(state), *arguments]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            yield process, json.loads(line)
+        finally:
+            process.kill()
+
+
+def call(
+    ready: Mapping[str, Any], state: Path, host: Identity | None, method: str, path: str, body: bytes = b""
+) -> tuple[int, bytes]:
+    """One call to an agent that runs as a process on this machine."""
+    context = ssl.create_default_context(cafile=state / "identity" / "certificate.pem")
+    context.check_hostname = False
+    if host:
+        context.load_cert_chain(host.certificate, host.key)
+    client = HTTPSConnection(ready["host"], ready["port"], context=context, timeout=20)
+    try:
+        client.request(method, path, body=body)
+        reply = client.getresponse()
+        return reply.status, reply.read()
+    finally:
+        client.close()
 
 
 Opened = Callable[..., Door]

@@ -19,7 +19,7 @@ def note(state: Path, event: str, *, peer: str = "", detail: str = "") -> None:
     The lines are not fsynced one by one, unlike everything else here that lasts: strangers cause them, who could then
     wear out a memory card and disturb a measurement. A log that cannot be written never stops the agent.
     """
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")  # noqa: UP017
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     line = {"time": now, "peer": peer, "event": event, "detail": printable(detail, _MOST_DETAIL)}
     content = json.dumps(line, separators=(",", ":")).encode() + b"\n"
     path = state / LOG

@@ -146,9 +146,13 @@ class Blobs:
         sync_folder(self._root)
         return True
 
-    def remove(self, sha: str) -> None:
-        """Remove a whole blob, if there is one. Files that are hard links of it stay."""
-        self.path(sha).unlink(missing_ok=True)
+    def remove(self, sha: str) -> bool:
+        """Remove a whole blob; false if there was none. Files that are hard links of it stay."""
+        try:
+            self.path(sha).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give back the room that was set aside for blobs that are not whole; what came of them stays. Never blocks."""

@@ -15,6 +15,7 @@ from hardware_profiles.agent import audit, serve
 from hardware_profiles.agent.identity import Paired
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.parent import die_with_parent
+from hardware_profiles.agent.state import state_folder
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Job, JobFailed, Measurement, Request, encode
@@ -124,7 +125,7 @@ def _size(text: str) -> int:
 
 def _state(asked: argparse.Namespace) -> Path:
     """The agent's folder, which only its owner may read."""
-    state = (asked.state or serve.state_folder()).absolute()
+    state = (asked.state or state_folder()).absolute()
     serve.identity(state)
     return Path(state)
 

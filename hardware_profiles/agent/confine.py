@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent import groups, probes
+from hardware_profiles.agent import groups, probes, servers
 from hardware_profiles.messages import Job
 
 JAIL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("jail.py")))
@@ -26,6 +26,7 @@ USERS = ("vlmfront-runner", "nobody")  # the first of them that exists
 RESERVE = 0.05  # of the machine's memory stays the agent's, and 256 MiB at least: the agent must outlive its runner
 LEAST_RESERVE = 256 << 20
 MOST_WRITTEN = 4 << 30  # bytes of one file that a runner may write: what it prints must not fill the disk
+SECRETS = ("identity", "paired", "tokens")  # folders of an agent's state that no runner may look into
 _KEPT = {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 _KEPT_PREFIXES = ("LC_", "OMP_", "KMP_", "MKL_", "TBB_", "GOMP_", "CUDA_", "NVIDIA_", "OPENVINO_", "OV_", "ZE_")
 _SETTINGS: Mapping[str, Any] = {
@@ -85,7 +86,7 @@ def plan(job: Job, command: Sequence[str], confine: Confine) -> Plan:
     }
     return Plan(
         command=(*JAIL, json.dumps(settings), *command),
-        environment=environment(os.environ),
+        environment={**environment(os.environ), **servers.handed_down()},
         group=group,
         isolation={
             "isolation.user": whose,

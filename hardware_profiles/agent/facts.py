@@ -6,7 +6,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -46,9 +45,8 @@ _ASK_S = 60.0
 def facts(root: Path = Path("/")) -> Facts:
     """What this machine is; ``root`` is where /proc and /sys are looked for.
 
-    All but the accelerators is looked up anew, since a governor or a power mode may change.
+    Only what may change is looked up anew (governor, power mode); asking the runtimes happens once a process.
     """
-    sensors = Sensors(root)
     return Facts(
         machine=platform.machine(),
         model=model(root),
@@ -57,8 +55,8 @@ def facts(root: Path = Path("/")) -> Facts:
         threads=len(os.sched_getaffinity(0)),
         dtypes=dtypes(root),
         accelerators=accelerators(),
-        sensors=sensors.describe(),
-        platform={"system": platform.platform(), **sensors.platform()},
+        sensors=Sensors(root).describe(),
+        platform=settings(root),
         isolation=confine.describe(),
     )
 
@@ -69,11 +67,13 @@ def boot_id() -> str:
 
 
 def runtimes() -> dict[str, str]:
-    """Name -> version of those of ``RUNTIMES`` that are installed; nothing of them is imported."""
+    """Name -> version of each runtime that is installed; nothing of it is imported."""
     found = {}
     for name, distribution in RUNTIMES.items():
-        with suppress(metadata.PackageNotFoundError):
+        try:
             found[name] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
     return found
 
 
@@ -103,6 +103,22 @@ def dtypes(root: Path = Path("/")) -> tuple[str, ...]:
     return ("f32", *(dtype for dtype, any_of in _FLAGS.items() if flags & any_of))
 
 
+def settings(root: Path = Path("/")) -> dict[str, str]:
+    """What bears on speed and is not the hardware: kernel, governor, power mode, agent's Python."""
+    cpus = root / "sys/devices/system/cpu"
+    governors = {_read(path) for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    found = {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "governor": ", ".join(sorted(governors)),
+        "turbo": _turbo(cpus),
+        "platform_profile": _read(root / "sys/firmware/acpi/platform_profile"),
+        "power_mode": _power_mode(root),
+        "jetpack": _read(root / "etc/nv_tegra_release").split(", GCID")[0],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
 @lru_cache(maxsize=1)
 def accelerators() -> dict[str, str]:
     """Name -> what it is, of the devices beside the CPU that the runtimes see; asked in processes that end at once.
@@ -117,6 +133,20 @@ def accelerators() -> dict[str, str]:
         if index.isdigit():
             found[f"cuda:{index}"] = what
     return found
+
+
+def _turbo(cpus: Path) -> str:
+    """As the kernel's admin-guide has it: intel_pstate.rst (``no_turbo``) and cpufreq.rst (``boost``)."""
+    inverse = {"0": "on", "1": "off"}.get(_read(cpus / "intel_pstate/no_turbo"), "")
+    return inverse or {"1": "on", "0": "off"}.get(_read(cpus / "cpufreq/boost"), "")
+
+
+def _power_mode(root: Path) -> str:
+    """A Jetson's power mode, by ``nvpmodel -q``: its first line is ``NV Power Mode: 15W``."""
+    if not (root / "etc/nvpmodel.conf").exists():
+        return ""
+    first = _run(("nvpmodel", "-q")).partition("\n")[0]
+    return first.partition(":")[2].strip()
 
 
 def _fields(path: Path) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """What the agent says of itself and of what is installed beside it."""
 
-import json
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from uuid import uuid4
 
 from hardware_profiles.agent.facts import RUNTIMES, boot_id
+from hardware_profiles.agent.servers import read_servers
 from hardware_profiles.runtimes import BUILT_IN, GROUP
 from hardware_profiles.wire import PROTOCOLS, Facts, Hello
+from spaces.errors import BadInput
 
-SERVERS = "servers.json"
 INSTANCE = str(uuid4())
 
 
@@ -44,6 +44,6 @@ def _version(distribution: str) -> str:
 def _servers(state: Path) -> tuple[str, ...]:
     """The names in the owner's own list of servers; none where there is no list, or no sound one."""
     try:
-        return tuple(sorted(json.loads((state / SERVERS).read_bytes())))
-    except (OSError, ValueError, TypeError):
+        return tuple(sorted(read_servers(state)))
+    except BadInput:
         return ()

@@ -105,7 +105,7 @@ class Paired:
         if not NAME.fullmatch(name):
             raise ValueError("a host's name is up to 64 letters, digits, dots, dashes and underscores")
         der = der_of(certificate)
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         host = Host(name=name, certificate=pem_of(der), since=since)
         write_atomic(self._path(fingerprint(der)), json.dumps(asdict(host), indent=1))
         return fingerprint(der)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hardware_profiles.agent.files import entries
+
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _KTHREADD = 2
 
@@ -90,7 +92,7 @@ def _clocks() -> tuple[float, float, float]:
 def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, Task], float]:
     """User processes by id, and the CPU time of kernel threads."""
     found, kernel_s = {}, 0.0
-    for folder in proc.iterdir():
+    for folder in entries(proc):
         if not folder.name.isdigit():
             continue
         name, _, rest = _text(folder / "stat").partition("(")[2].rpartition(")")

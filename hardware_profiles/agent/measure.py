@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hardware_profiles.agent.confine import Confine
+from hardware_profiles.agent.facts import settings
 from hardware_profiles.agent.machine import Snapshot, snapshot
 from hardware_profiles.agent.sensors import PI_SINCE_BOOT, Sensors
 from hardware_profiles.agent.supervisor import RUNNER, Cancelled, Heard, run_job, unheard
@@ -75,12 +76,13 @@ class _Watch:
         self.verdict: Verdict = "valid"
         self.reasons: list[str] = []
         self.retries: list[str] = []
-        self.platform = sensors.platform()
+        self.platform = {**settings(sensors.root), "boot_id": snapshot(sensors.root, 0).boot_id}
         self.trace = Trace(sensors)
         self.energy_source = self.trace.source
         self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
         self._sensors, self._heard = sensors, heard
         self._snapshots: list[Snapshot] = []
+        self._runner = 0
 
     def measure_process(self) -> None:
         """Take one process in, after as many attempts as it takes or may take."""
@@ -121,12 +123,14 @@ class _Watch:
 
     def _hear(self, event: str, content: Mapping[str, Any]) -> None:
         """Look at everything when a runner is warm to answer, when it works and when it has worked."""
+        if event == "runner":
+            self._runner = content["pid"]
         if event == "worked" or content.get("phase") == "work":
             self.trace.look()
         if event == "worked" or content.get("phase") == "warmup":
-            self._snapshots.append(self._snapshot(content["pid"]))
-        if event == "phase":
-            self._heard("phase", {"phase": content["phase"]})
+            self._snapshots.append(self._snapshot(self._runner))
+        if event != "worked":
+            self._heard(event, content)
 
     def _snapshot(self, runner: int) -> Snapshot:
         gpus = self._sensors.gpus

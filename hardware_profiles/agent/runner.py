@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from hardware_profiles.agent import probes
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import LINE_BYTES, Fault, Job, Request, Timing
+from hardware_profiles.messages import LINE_BYTES, Fault, Job, JobFailed, Request, Timing
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find
 from spaces.errors import BadInput
@@ -92,6 +92,8 @@ def main() -> None:
 
 def explain(error: Exception) -> tuple[Fault, str]:
     """The fault that an exception amounts to, and its reason."""
+    if isinstance(error, JobFailed):
+        return error.fault, error.reason
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         peak = probes.memory_peak_bytes() >> 20
@@ -114,6 +116,8 @@ def run(job: Job, events: Events) -> None:
     start = time.perf_counter()
     session = runtime.load(bundle)
     load_s = time.perf_counter() - start
+    if hasattr(session, "memory_peak_bytes"):
+        baseline = 0  # nothing of the engine was there before
     events.send("loaded", load_s=load_s, memory_baseline_bytes=baseline, properties=dict(session.properties))
     work = _answer if job.kind == "answer" else _measure
     work(job, asker, session, events, bundle.manifest.max_new_tokens)
@@ -147,7 +151,7 @@ def _answer(job: Job, asker: Asker, session: Session, events: Events, cap: int) 
     events.send(
         "done",
         work_s=time.perf_counter() - start,
-        memory_peak_bytes=probes.memory_peak_bytes(),
+        memory_peak_bytes=_memory_peak_bytes(session),
         properties={**session.properties, "scoring.drafts": drafts},
     )
 
@@ -190,7 +194,7 @@ def _measure(job: Job, asker: Asker, session: Session, events: Events, cap: int)
     ended_s = time.monotonic()
     events.send("worked", began_s=began_s, ended_s=ended_s)
     gc.enable()
-    peak = probes.memory_peak_bytes()
+    peak = _memory_peak_bytes(session)
     if check_sanity(timings, cap):
         session.answer_many(questions[:1])
     for timing in timings:
@@ -216,6 +220,12 @@ def check_sanity(timings: Sequence[Timing], cap: int) -> bool:
     if endless and cap > 1 and texts == {""}:
         raise FloatingPointError(f"every answer is {cap} tokens of nothing, as with weights that are not finite")
     return endless
+
+
+def _memory_peak_bytes(session: Session) -> int:
+    """Of this process, or of the engine's own where the session says so."""
+    own = getattr(session, "memory_peak_bytes", None)
+    return int(own()) if own else probes.memory_peak_bytes()
 
 
 def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], None]) -> int:

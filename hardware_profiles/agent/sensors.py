@@ -1,15 +1,14 @@
-"""What a device says of its own state, read from its file tree: temperature, clock, throttling, settings, energy.
+"""What a device says of its own state, read from its file tree: temperature, clock, throttling, energy.
 
 Everything is read below an injected root, so that a fixture can be a folder. Formats:
 
 - temperature: ``thermal_zone*/temp`` and ``hwmon*/temp*_input``, thousandths of a degree Celsius
   (docs.kernel.org/driver-api/thermal/sysfs-api.html, docs.kernel.org/hwmon/sysfs-interface.html).
-- clock, governor: ``scaling_cur_freq`` in kHz, ``scaling_governor`` (docs.kernel.org/admin-guide/pm/cpufreq.html).
+- clock: ``scaling_cur_freq`` in kHz (docs.kernel.org/admin-guide/pm/cpufreq.html).
 - Raspberry Pi: bits of ``get_throttled`` (raspberrypi.com/documentation/computers/os.html#get_throttled): hexadecimal
   in sysfs (patch "firmware/raspberrypi: Add a get_throttled sysfs file"), ``throttled=0x50005`` from ``vcgencmd``.
 - Jetson: ``oc1_event_cnt`` (under-voltage), ``oc2_event_cnt`` (average over-current), ``oc3_event_cnt`` (instantaneous
-  over-current) of the hwmon ``soctherm_oc`` (Jetson Linux Developer Guide, r36.3, Platform Power and Performance); the
-  power mode is what nvpmodel keeps in ``/var/lib/nvpmodel/status`` (``pmode:0002``).
+  over-current) of the hwmon ``soctherm_oc`` (Jetson Linux Developer Guide, r36.3, Platform Power and Performance).
 - NVIDIA GPUs: :mod:`hardware_profiles.agent.nvml`. Energy: :mod:`hardware_profiles.agent.energy`.
 
 Jetson and Raspberry Pi: unverified on hardware; the tests read listings that others recorded.
@@ -87,21 +86,6 @@ class Sensors:
         """Counters that only grow, by name."""
         found = {path.name: number(path) for path in self._overcurrent}
         return {name: value for name, value in found.items() if value is not None}
-
-    def platform(self) -> dict[str, str]:
-        """Settings of the device that bear on speed."""
-        cpus = self.root / "sys/devices/system/cpu"
-        governors = {first_line(path) for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")}
-        found = {
-            "governor": ", ".join(sorted(one for one in governors if one)),
-            "no_turbo": first_line(cpus / "intel_pstate/no_turbo"),
-            "boost": first_line(cpus / "cpufreq/boost"),
-            "power_mode": first_line(self.root / "var/lib/nvpmodel/status"),
-            "profile": first_line(self.root / "sys/firmware/acpi/platform_profile"),
-            "kernel": first_line(self.root / "proc/sys/kernel/osrelease"),
-            "boot_id": first_line(self.root / "proc/sys/kernel/random/boot_id"),
-        }
-        return {name: value for name, value in found.items() if value}
 
     def _flags(self) -> tuple[str, ...]:
         bits = self._throttled() or 0

@@ -16,6 +16,7 @@ from hardware_profiles.agent.facts import facts
 from hardware_profiles.agent.identity import TOKEN_S, Tokens
 from hardware_profiles.agent.listener import Listener
 from hardware_profiles.agent.service import Service
+from hardware_profiles.agent.state import VARIABLE
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.held import locked
 from hardware_profiles.store import write_atomic
@@ -50,13 +51,6 @@ class _Address:
     port: int
 
 
-def state_folder() -> Path:
-    """``$VLMFRONT_AGENT_STATE``, else ``vlmfront-agent`` below the XDG state folder of this user."""
-    given = os.environ.get("VLMFRONT_AGENT_STATE")
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return Path(given) if given else home / "vlmfront-agent"
-
-
 def identity(state: Path) -> Identity:
     """The agent's own key and certificate, made at need.
 
@@ -77,6 +71,7 @@ def serve(state: Path, *, host: str, port: int, disk_bytes: int, ready: Callable
         BadInput: another agent has the folder, or the address cannot be listened on.
     """
     own = identity(state)
+    os.environ[VARIABLE] = str(state)  # where its runners find the servers that they may start
     try:
         with locked(state / "lock", exclusive=True, wait=False):
             asyncio.run(_serve(state, own, host, port, disk_bytes, ready))

@@ -227,8 +227,8 @@ class Service:
 
     def _remove_images(self, images: set[str]) -> None:
         for sha in sorted(images):
-            self._blobs.remove(sha)
-            self._audit("image deleted", sha)
+            if self._blobs.remove(sha):
+                self._audit("image deleted", sha)
 
     def _own(self, call: Call) -> Record:
         """The job that a call names, where the same host submitted it."""

@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -81,7 +80,7 @@ def run_job(
             assert runner.stdout is not None
             try:
                 heard("runner", {"pid": runner.pid})
-                said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard, runner.pid)
+                said = _listen(runner.stdout.fileno(), job, cancel or threading.Event(), enough, heard)
                 if not said.ended:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         runner.wait(GONE_S)
@@ -101,7 +100,7 @@ def run_job(
 
 
 def stop_group(runner: "subprocess.Popen[bytes]") -> None:
-    """End every process of the runner's group: SIGTERM, then SIGKILL, then look whether they are gone.
+    """End every process of the runner's session: SIGTERM, then SIGKILL, then look whether they are gone.
 
     Raises:
         Unkillable: one outlives SIGKILL.
@@ -174,7 +173,7 @@ class _Said:
         )
 
 
-def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard, pid: int) -> _Said:
+def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard) -> _Said:
     """Read events until the last one, enough of them, or the end of the stream; each restarts its phase's deadline."""
     said, rest, phase = _Said(), b"", "load"
     limit = time.monotonic() + job.deadline_s[phase]
@@ -202,9 +201,9 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
                 said.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
                     phase = event["phase"]
-                    heard("phase", {"phase": phase, "pid": pid})
+                    heard("phase", {"phase": phase})
                 elif event["event"] == "worked":
-                    heard("worked", {"pid": pid})
+                    heard("worked", {})
                 limit = time.monotonic() + job.deadline_s[phase]
                 if said.cut_short:
                     break
@@ -243,23 +242,27 @@ def _death(code: int, printed: BinaryIO, kills: int, group: Group | None) -> Job
     return JobFailed("CRASH", f"the runner died of {name}: {tail}")
 
 
-def _signal_group(group: int, number: int) -> bool:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
+def _signal_group(session: int, number: int) -> bool:
+    """Signal every process group of the runner's session, also that of a server it started; whether there was one."""
+    groups = _groups(session)
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+    return bool(groups)
 
 
 def _group_lives(runner: "subprocess.Popen[bytes]") -> bool:
-    """Whether any process of the group still runs; a dead one that nobody has reaped does not count."""
+    """Whether any process of the runner's session still runs; a dead one that nobody has reaped does not count."""
     runner.poll()
-    return _signal_group(runner.pid, 0) and any(map(partial(_runs_in, runner.pid), Path("/proc").glob("[0-9]*/stat")))
+    return bool(_groups(runner.pid))
 
 
-def _runs_in(group: int, stat: Path) -> bool:
-    try:
-        state, _, found = stat.read_text().rpartition(")")[2].split()[:3]
-    except OSError:
-        return False
-    return int(found) == group and state not in "ZX"
+def _groups(session: int) -> set[int]:
+    """The process groups of a session that have a running process; the fields of ``stat`` are those of proc(5)."""
+    groups = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, group, found = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(found) == session and state not in "ZX":
+                groups.add(int(group))
+    return groups

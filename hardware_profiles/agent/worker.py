@@ -5,7 +5,6 @@ one thread for the agent's whole life.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,13 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent.confine import OFFLINE
+from hardware_profiles.agent.confine import SECRETS, Confine, Plan, plan
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.orphans import end_orphans, mark, unmark
 from hardware_profiles.agent.supervisor import Cancelled, run_job, stop_group
-from hardware_profiles.messages import Answer, Answered, Fault, JobFailed, Unkillable
+from hardware_profiles.messages import Answer, Answered, Fault, Job, JobFailed, Unkillable
 from hardware_profiles.wire import Preflight, build
 
 PREFLIGHT = "hardware_profiles.preflight"
@@ -50,6 +49,7 @@ class Worker:
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
+        self._confine = Confine(hidden=tuple(state / name for name in SECRETS))
         self._audit = audit
         self._wake = threading.Condition()
         self._epoch: int | None = None
@@ -154,6 +154,7 @@ class Worker:
                 cancel=self._cancel,
                 command=self._command,
                 heard=lambda event, content: self._heard(record, event, content),
+                confine=self._confine,
             )
             return asdict(found)
 
@@ -167,6 +168,7 @@ class Worker:
             enough=pass_on,
             command=self._command,
             heard=lambda event, content: self._heard(record, event, content),
+            confine=self._confine,
         )
         assert isinstance(answered, Answered)
         result = asdict(answered)
@@ -177,27 +179,36 @@ class Worker:
         if event == "runner":
             mark(self._state, content["pid"], self._boot_id)
         elif event in ("phase", "process"):
-            self._jobs.emit(record.uuid, event, {name: value for name, value in content.items() if name != "event"})
+            self._jobs.emit(record.uuid, event, {name: value for name, value in content.items() if name != "pid"})
 
     def _preflight(self, bundle: Path) -> Preflight:
         """What :func:`hardware_profiles.preflight.preflight` says of a bundle, in a process of its own."""
         if find_spec(PREFLIGHT) is None:
             raise JobFailed("INVALID_INPUT", f"this agent has no {PREFLIGHT}; install a newer vlmfront on the device.")
+        look = (sys.executable, "-I", "-m", PREFLIGHT, str(bundle))
+        planned = plan(Job(kind="answer", bundle=str(bundle), requests=()), look, self._confine)
+        try:
+            return self._look(planned)
+        finally:
+            if planned.group:
+                planned.group.remove()
+
+    def _look(self, planned: Plan) -> Preflight:
         looker = subprocess.Popen(
-            [sys.executable, "-I", "-m", PREFLIGHT, str(bundle)],
+            planned.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, **OFFLINE},
+            env=planned.environment,
         )
-        mark(self._state, looker.pid, self._boot_id)
         end = time.monotonic() + PREFLIGHT_S
         with looker:
             try:
+                mark(self._state, looker.pid, self._boot_id)
                 while True:
                     if self._cancel.is_set():
-                        raise Cancelled(f"the look at {bundle} was cancelled")
+                        raise Cancelled("the look at the bundle was cancelled")
                     if time.monotonic() > end:
                         raise JobFailed("TIMEOUT", f"the look at the bundle took longer than {PREFLIGHT_S:g} s")
                     with suppress(subprocess.TimeoutExpired):

@@ -27,9 +27,8 @@ class Followed:
     def __init__(self) -> None:
         self.cut_short = False
         self._answers: list[Answer] = []
-        self._facts: dict[str, Any] = {}
         self._result: Mapping[str, Any] = {}
-        self._work_began = time.monotonic()
+        self._began: dict[str, float] = {}  # phase -> when it was first heard of
 
     def take(self, event: Event) -> tuple[Answer, ...]:
         """Take an event in; the answers that came with it.
@@ -50,9 +49,7 @@ class Followed:
         if event.event == "result":
             self._result = event.content
         elif event.event == "phase":
-            self._facts |= event.content
-            if event.content.get("phase") == "work":
-                self._work_began = time.monotonic()
+            self._began.setdefault(str(event.content.get("phase")), time.monotonic())
         return ()
 
     def measurement(self) -> Measurement:
@@ -62,15 +59,18 @@ class Followed:
         return _made(Preflight, self._result)
 
     def answered(self) -> Answered:
+        """All answers; of a job that was cut short, with times as they were heard here."""
         if self._result:
             answers = [{"id": one.id, "text": one.text, "tokens": one.tokens} for one in self._answers]
             return _made(Answered, {**self._result, "answers": answers})
+        now = time.monotonic()
+        loaded, worked = (self._began.get(phase, now) for phase in ("warmup", "work"))
         return Answered(
             answers=tuple(self._answers),
-            load_s=float(self._facts.get("load_s", 0.0)),
-            work_s=time.monotonic() - self._work_began,
+            load_s=loaded - self._began.get("load", loaded),
+            work_s=now - worked,
             memory_peak_bytes=None,
-            properties=dict(self._facts.get("properties", {})),
+            properties={},
         )
 
 

@@ -18,6 +18,7 @@ GROUP = "vlmfront.runtimes"
 BUILT_IN = {
     "openvino": "hardware_profiles.runtimes.openvino:OpenVINORuntime",
     "torch": "hardware_profiles.runtimes.torch:TorchRuntime",
+    "server": "hardware_profiles.runtimes.server:ServerRuntime",
 }
 
 
@@ -55,6 +56,8 @@ class Question:
 
 class Session(Protocol):
     """A loaded bundle. Decoding is greedy and stops at the manifest's ``max_new_tokens``.
+
+    A session whose engine is no part of this process has a ``memory_peak_bytes()`` besides, which counts in its place.
 
     Attributes:
         properties: the settings that the engine reports of itself after loading, and its versions.

@@ -45,6 +45,7 @@ class OpenVINORuntime:
     name = "openvino"
     capabilities: Mapping[str, tuple[Any, ...]] = {
         "quantization.weights": ("fp16", "int8", "int4"),
+        "runtime.device": ("cpu",),
         "runtime.inference_precision": ("f32", "bf16"),
         "runtime.kv_cache_precision": ("f32", "f16", "bf16", "u8"),
     }

@@ -1,17 +1,23 @@
-"""The reference runtime: transformers on torch, weights as saved, computed in fp32."""
+"""The reference runtime: transformers on torch, weights as saved, computed as pinned on the CPU or on a CUDA GPU.
+
+On a GPU every stamp waits for it first: torch returns when work is queued, not when it is done. ``generate`` waits once
+a token by itself, to see whether the answer has ended; between vision and prefill the wait is ours, and costs what
+queueing the prefill meanwhile would have saved.
+"""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hardware_profiles.bundle import Bundle
+from hardware_profiles.bundle import PRECISIONS, Bundle
 from hardware_profiles.messages import Answer, Timing
-from hardware_profiles.runtimes import Question
+from hardware_profiles.runtimes import Question, cuda
 from hardware_profiles.runtimes.chat import chat, check_length, positions
 from spaces.errors import BadInput
 
 NEEDED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 BATCH = 32
+DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class TorchRuntime:
@@ -24,8 +30,9 @@ class TorchRuntime:
         "quantization.projector": ("fp16",),
         "visual_tokens.keep": (1.0,),
         "prompt.exemplar_choice": ("fixed", "random"),
-        "runtime.inference_precision": ("f32",),
-        "runtime.kv_cache_precision": ("f32",),
+        "runtime.device": ("cpu", "cuda"),
+        "runtime.inference_precision": PRECISIONS,
+        "runtime.kv_cache_precision": PRECISIONS,
     }
 
     def prepare(self) -> None:
@@ -44,38 +51,54 @@ class TorchSession:
             if not (bundle.folder / name).is_file():
                 raise BadInput(f"{bundle.folder / name} is missing, which torch needs; save the model again.")
         execution = bundle.manifest.execution
-        if (execution.inference_precision, execution.kv_cache_precision) != ("f32", "f32"):
-            raise BadInput(f"{bundle.folder} pins another precision than f32; use the openvino runtime for it.")
+        if execution.inference_precision != execution.kv_cache_precision:
+            raise BadInput(
+                f"{bundle.folder} pins {execution.inference_precision} arithmetic and a KV cache of "
+                f"{execution.kv_cache_precision}, which torch keeps in the type of the arithmetic; pin both alike."
+            )
         import torch
         import transformers
 
         torch.set_num_threads(execution.threads)
+        self._device = execution.device
+        if self._device == "cuda":
+            cuda.refuse_without()
+            cuda.settle()
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
             bundle.folder,
-            dtype=torch.float32,
+            dtype=getattr(torch, DTYPES[execution.inference_precision]),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
         check_loading(bundle.folder, info)
-        self._model: Any = model.eval()
+        self._model: Any = model.eval().to(self._device)
         self._processor: Any = transformers.AutoProcessor.from_pretrained(
             bundle.folder, local_files_only=True, trust_remote_code=False
         )
         self._processor.tokenizer.padding_side = "left"
         self._cap = bundle.manifest.max_new_tokens
         self._positions = positions(bundle.folder)
-        self.properties: Mapping[str, str] = {
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What torch reports of itself, and of the GPU where it computes there."""
+        import torch
+        import transformers
+
+        found = {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "threads": str(torch.get_num_threads()),
             "dtype": str(self._model.dtype),
+            "device": str(self._model.device),
         }
+        return found | cuda.report() if self._device == "cuda" else found
 
     def answer(self, question: Question) -> Timing:
         """See ``Session.answer``. Vision (with projector) and prefill are timed by hooks on the modules."""
-        clock = _Clock()
+        clock = _Clock(cuda.synchronize if self._device == "cuda" else lambda: None)
         inner = self._model.model
         hooks = [
             inner.vision_tower.register_forward_pre_hook(clock.mark("vision")),
@@ -131,7 +154,7 @@ class TorchSession:
         inputs = self._processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
         if any(question.examples for question in questions):
             check_length(inputs["input_ids"].shape[1] + self._cap, self._positions)
-        return inputs
+        return inputs.to(self._device, self._model.dtype)
 
     def _generate(self, inputs: Any, clock: "_Clock | None") -> Any:
         """Generated token ids (B, T), without the prompt."""
@@ -148,14 +171,19 @@ class TorchSession:
 
 
 class _Clock:
-    """Milliseconds since it was made: named marks, and one stamp for each generated token."""
+    """Milliseconds since it was made: named marks, and one stamp for each generated token.
 
-    def __init__(self) -> None:
+    ``wait`` is called before every look: it returns once what was asked so far is done.
+    """
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self._wait = wait
         self._start = time.perf_counter()
         self.marks: dict[str, float] = {}
         self.tokens: list[float] = []
 
     def now(self) -> float:
+        self._wait()
         return (time.perf_counter() - self._start) * 1e3
 
     def mark(self, name: str) -> Any:

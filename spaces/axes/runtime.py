@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from spaces.axes import Choice, Domain, Samples
+from spaces.axes import Choice, Domain, Samples, Value
 from spaces.axes.checkpoint import load_strict
 from spaces.axes.dead_heads import remove_dead_heads
 from spaces.axes.files import (
@@ -24,13 +24,19 @@ from spaces.axes.layout import Layout
 from spaces.axes.model import weight_files
 from spaces.axes.quiet import quiet
 from spaces.errors import StageFailed
+from spaces.serving import SERVER
+
+_SERVED: Mapping[str, tuple[Value, ...]] = MappingProxyType({"name": (SERVER,)})
 
 
 class Runtime:
-    """Knob ``name`` (openvino, torch) picks the export; the others are execution settings and leave the artifact alone.
+    """Knob ``name`` (openvino, torch, server) picks the export; the others are bound later, the artifact has none.
 
     ``openvino``: language model, text embeddings, vision tower with projector, tokenizer and detokenizer as OpenVINO IR
     with fp16 weights, and the JSON files that openvino_genai reads. Any other runtime gets the checkpoint as it is.
+
+    A ``server`` is one that the target device starts by its own configuration: a candidate names it (``server``), and
+    its threads and precisions are its own, so that these knobs do not count with it.
     """
 
     name = "runtime"
@@ -38,15 +44,32 @@ class Runtime:
     tools: tuple[str, ...] = ("torch", "transformers", "optimum", "optimum-intel", "openvino", "openvino-tokenizers")
     domains: Mapping[str, Domain] = MappingProxyType(
         {
-            "name": Domain(kind="text", default="openvino", help="what runs the bundle: openvino, torch or a plug-in"),
-            "threads": Domain(kind="int", default=1, low=1, high=1024, help="CPU threads", bound=True),
+            "name": Domain(kind="text", default="openvino", help="what runs it: openvino, torch, server or a plug-in"),
+            "server": Domain(
+                kind="text", default="", when=_SERVED, help="name of a server in the device's servers.json", bound=True
+            ),
+            "device": Domain(
+                kind="choice",
+                default="cpu",
+                values=("cpu", "cuda"),
+                unless=_SERVED,
+                help="what computes: cpu, or cuda (torch on an NVIDIA GPU)",
+                bound=True,
+            ),
+            "threads": Domain(kind="int", default=1, low=1, high=1024, unless=_SERVED, help="CPU threads", bound=True),
             "inference_precision": Domain(
-                kind="choice", default="f32", values=("f32", "bf16", "f16"), help="type of the arithmetic", bound=True
+                kind="choice",
+                default="f32",
+                values=("f32", "bf16", "f16"),
+                unless=_SERVED,
+                help="type of the arithmetic",
+                bound=True,
             ),
             "kv_cache_precision": Domain(
                 kind="choice",
                 default="f32",
                 values=("f32", "f16", "bf16", "u8"),
+                unless=_SERVED,
                 help="type of the KV cache",
                 bound=True,
             ),

@@ -7,18 +7,24 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hardware_profiles.bundle import Bundle, Execution, seal
+from hardware_profiles.bundle import Bundle, Execution, seal, served
 from hardware_profiles.runtimes import Question, Runtime, find, names
 from spaces.errors import BadInput
 from spaces.images import read_image
 from spaces.prompting import Prompt
 
-RUNTIMES = {"openvino": "tiny_openvino", "torch": "tiny_checkpoint", "torch_eager": "tiny_checkpoint"}
+RUNTIMES = {
+    "openvino": "tiny_openvino",
+    "torch": "tiny_checkpoint",
+    "server": "tiny_checkpoint",
+    "torch_eager": "tiny_checkpoint",
+}
 """Runtime -> the fixture of an artifact that it loads."""
+PINNED = {"server": served("tiny")}
 
 
 @pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest, plugin: ModuleType) -> Runtime:
+def runtime(request: pytest.FixtureRequest, plugin: ModuleType, tiny_server: str) -> Runtime:
     return find(request.param)
 
 
@@ -31,7 +37,7 @@ def bundle(runtime: Runtime, request: pytest.FixtureRequest, tmp_path: Path) -> 
         runtime=runtime.name,
         prompt=Prompt(),
         max_new_tokens=3,
-        execution=Execution(),
+        execution=PINNED.get(runtime.name, Execution()),
         candidate={},
         provenance={},
     )

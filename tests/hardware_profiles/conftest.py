@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hardware_profiles.bundle import Bundle, Execution, seal
+from hardware_profiles.bundle import Bundle, Execution, seal, served
 from hardware_profiles.messages import Request
 from spaces.axes.prompt import AXIS as PROMPT
 from spaces.axes.prompt import SPLIT
@@ -91,7 +91,7 @@ def sealed(
             runtime=runtime,
             prompt=prompt,
             max_new_tokens=max_new_tokens,
-            execution=Execution(**execution),
+            execution=served(**execution) if runtime == "server" else Execution(**execution),
             candidate={"runtime.name": runtime},
             provenance={},
         )

@@ -3,7 +3,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal
+from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal, served
 from spaces.errors import BadInput
 from spaces.prompting import Prompt, render
 
@@ -220,6 +220,25 @@ def test_settings_out_of_range_are_not_sealed(folder: Path) -> None:
     with pytest.raises(BadInput, match="max_new_tokens"):
         sealed(folder, max_new_tokens=1 << 20)
     assert not (folder / "manifest.json").exists()
+
+
+def test_the_bundle_of_a_server_pins_its_name_and_nothing_else(folder: Path) -> None:
+    made = sealed(folder, runtime="server", execution=served("llama-8.1_b"))
+    assert open_bundle(folder) == made
+    for wrong in (
+        Execution(server="llama"),
+        replace(served("llama"), threads=1),
+        served(""),
+        served("../x"),
+        Execution(),
+    ):
+        with pytest.raises(BadInput, match=r"execution\.server"):
+            sealed(folder, runtime="server", execution=wrong)
+    with pytest.raises(BadInput, match=r"execution\.server"):
+        sealed(folder, runtime="torch", execution=served("llama"))
+    edit(folder, lambda body: body["execution"].update(server=["llama"]))
+    with pytest.raises(BadInput, match=r"execution\.server"):
+        open_bundle(folder)
 
 
 def test_a_prompt_with_exemplars_is_sealed_and_opened(folder: Path) -> None:

@@ -140,8 +140,8 @@ def test_torch_refuses_a_checkpoint_with_other_weights_by_name(sealed: Sealed) -
         check_loading(path, {"mismatched_keys": {"a", "b", "c", "d"}})
 
 
-def test_torch_computes_in_f32_only(sealed: Sealed) -> None:
-    with pytest.raises(BadInput, match="another precision than f32"):
+def test_torch_keeps_its_cache_in_the_type_of_its_arithmetic(sealed: Sealed) -> None:
+    with pytest.raises(BadInput, match="bf16 arithmetic and a KV cache of f32"):
         find("torch").load(sealed("torch", inference_precision="bf16"))
 
 

@@ -49,6 +49,10 @@ def test_configuration_in_words() -> None:
         "runtime.inference_precision": "f32",
     }
     assert describe(plain) == ("m",)
+    served: dict[str, Value] = {"model.path": "m", "runtime.name": "server", "runtime.server": "llama"}
+    assert describe(served) == ("m", "runtime server llama")
+    on_gpu: dict[str, Value] = {"model.path": "m", "runtime.name": "torch", "runtime.device": "cuda"}
+    assert describe(on_gpu) == ("m", "runtime torch", "on cuda")
 
 
 def test_what_was_pruned_and_tuned_in_words() -> None:

@@ -53,6 +53,12 @@ def test_torch_deploys_the_checkpoint_and_computes_in_f32(tiny_checkpoint: Path)
     assert found.resident_bytes == 4 * found.parameters == 4 * sum(tensor.size for tensor in tensors.values())
 
 
+def test_of_a_server_the_checkpoint_is_the_least(tiny_checkpoint: Path) -> None:
+    found, torch = (estimated(tiny_checkpoint, runtime={"name": name}) for name in ("server", "torch"))
+    assert found.resident_bytes == found.weight_bytes == torch.weight_bytes
+    assert found.cache_bytes == torch.cache_bytes / 4
+
+
 def test_the_cache_is_of_the_visual_tokens_that_are_kept(tiny_checkpoint: Path) -> None:
     text = read_shape(tiny_checkpoint).language
     a_token = 2 * text.layers * text.kv_heads * text.head_dim

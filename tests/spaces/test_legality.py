@@ -132,3 +132,35 @@ def test_odd_widths_between_even_points_are_found(folder: Path, monkeypatch: pyt
         assert "128 does not divide" in refusal(space_of(folder, **axes, pruning={"ffn": ffn}))
     refuse_illegal(space_of(folder, **axes, pruning={"ffn": {"low": 0.0, "high": 0.5, "step": 1 / 64}}))
     refuse_illegal(space_of(folder, **axes, pruning={"ffn": {"low": 0.0, "high": 0.003}}))
+
+
+def test_a_server_has_a_name_and_no_settings_of_ours(folder: Path) -> None:
+    said = refusal(space_of(folder, model={"path": "tiny"}, runtime={"name": ["openvino", "server"]}))
+    assert "runtime.server" in said
+    assert "'' names no server" in said
+    said = refusal(space_of(folder, model={"path": "tiny"}, runtime={"name": "server", "server": "my llama"}))
+    assert "'my llama' names no server" in said
+    space = space_of(
+        folder,
+        model={"path": "tiny"},
+        runtime={"name": ["torch", "server"], "server": ["llama", "vllm"], "threads": [1, 2]},
+    )
+    refuse_illegal(space)
+    found = [
+        {name: value for name, value in one.items() if name != "model.path"}
+        for one in space.together(["runtime.name", "runtime.server", "runtime.threads"])
+    ]
+    assert found == [
+        {"runtime.name": "torch", "runtime.threads": 1},
+        {"runtime.name": "torch", "runtime.threads": 2},
+        {"runtime.name": "server", "runtime.server": "llama"},
+        {"runtime.name": "server", "runtime.server": "vllm"},
+    ]
+
+
+def test_torch_has_one_type_for_arithmetic_and_cache(folder: Path) -> None:
+    runtime: dict[str, Any] = {"name": "torch", "inference_precision": ["f32", "bf16"]}
+    said = refusal(space_of(folder, model={"path": "tiny"}, runtime=runtime))
+    assert "runtime.kv_cache_precision f32 is not the bf16" in said
+    runtime["kv_cache_precision"] = {"choices": ["bf16"], "when": {"runtime.inference_precision": ["bf16"]}}
+    refuse_illegal(space_of(folder, model={"path": "tiny"}, runtime=runtime))

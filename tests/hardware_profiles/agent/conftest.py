@@ -63,7 +63,7 @@ class Host:
         path: str,
         *bodies: bytes,
         query: Mapping[str, str] | None = None,
-        **headers: str,
+        **headers: Any,
     ) -> Reply:
         named = {name.lower().replace("_", "-"): value for name, value in headers.items()}
         if self.epoch is not None:

@@ -4,55 +4,24 @@ import re
 import select
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPSConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hardware_profiles.certificates import Identity, identity_in
+from hardware_profiles.certificates import identity_in
 from hardware_profiles.wire import PROTOCOLS, Hello, PairRequest, dump, parse
+from tests.door import AGENT, call, serving
 
-COMMAND = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli")
+HOSTS_ONLY = ("httpx", "optuna", "pydantic", "rich", "torch", "typer", "yaml")
 
 
 def agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "VLMFRONT_AGENT_STATE"}
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [*AGENT, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment, check=False
     )
-
-
-@contextmanager
-def serving(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    command = [*COMMAND, "serve", "--port", "0", "--json", "--state", str(state), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            line = process.stdout.readline()
-            assert line, process.communicate()[1]
-            yield process, json.loads(line)
-        finally:
-            process.kill()
-
-
-def call(ready: dict[str, Any], state: Path, host: Identity | None, method: str, path: str, body: bytes = b"") -> Any:
-    context = ssl.create_default_context(cafile=state / "identity" / "certificate.pem")
-    context.check_hostname = False
-    if host:
-        context.load_cert_chain(host.certificate, host.key)
-    client = HTTPSConnection(ready["host"], ready["port"], context=context, timeout=20)
-    try:
-        client.request(method, path, body=body)
-        reply = client.getresponse()
-        return reply.status, reply.read()
-    finally:
-        client.close()
 
 
 def test_serve_pair_hello_unpair_and_a_restart(tmp_path: Path) -> None:
@@ -112,7 +81,7 @@ def test_an_agent_with_a_parent_dies_with_it(tmp_path: Path) -> None:
         "print(child.stdout.readline(), flush=True)\n"
         "sys.stdin.read()\n"
     )
-    serve = [*COMMAND, "serve", "--port", "0", "--json", "--with-parent", "--state", str(tmp_path / "state")]
+    serve = [*AGENT, "serve", "--port", "0", "--json", "--with-parent", "--state", str(tmp_path / "state")]
     with subprocess.Popen(
         [sys.executable, "-c", script, *serve], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -154,7 +123,7 @@ def test_the_unit_file_is_one_that_systemd_accepts(tmp_path: Path) -> None:
     done = agent("serve", "--systemd", "--host", "0.0.0.0", "--disk", "5GB")
     lines = done.stdout.splitlines()
     assert (
-        f"ExecStart={' '.join(COMMAND)} serve --host 0.0.0.0 --port 7433 --state /var/lib/vlmfront-agent --disk 5GB"
+        f"ExecStart={' '.join(AGENT)} serve --host 0.0.0.0 --port 7433 --state /var/lib/vlmfront-agent --disk 5GB"
         in lines
     )
     for line in (
@@ -165,3 +134,10 @@ def test_the_unit_file_is_one_that_systemd_accepts(tmp_path: Path) -> None:
         "OOMPolicy=continue",
     ):
         assert line in lines
+
+
+def test_the_agent_loads_nothing_that_only_a_host_has() -> None:
+    script = "import json, sys; import hardware_profiles.agent.cli; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, check=True).stdout)
+    assert "h11" in loaded
+    assert set(HOSTS_ONLY) & set(loaded) == set()

@@ -199,7 +199,7 @@ def test_any_calls_leave_the_bytes_that_were_said_to_be_there(
         if restart:
             blobs = store(tmp_path)
         fits = offset == len(kept) and len(kept) + len(content) <= 60
-        with nullcontext() if fits else pytest.raises(Refused, match="WRONG_OFFSET|OVER_LENGTH"):
+        with nullcontext() if fits else pytest.raises(Refused, match=r"WRONG_OFFSET|OVER_LENGTH"):
             blobs.begin(sha, offset, len(content), 60)
             kept += content
             assert blobs.append(sha, offset, content) == len(kept)

@@ -214,7 +214,6 @@ def test_the_second_host_waits_with_its_place(agent: Agent, start: Open) -> None
 
 
 def test_the_lease_is_renewed_while_nobody_asks(agent: Agent, start: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "TTL_S", 0.3)
     monkeypatch.setattr(lease.DeviceLease.__init__, "__defaults__", (0.3,))
     start()
     wait_for(lambda: agent.script.count("PUT", "leases") >= 4)
@@ -271,12 +270,13 @@ def test_answers_come_as_they_are_made_and_enough_of_them_end_the_job(
     assert [len(came) for came in seen] == [3, 1]
 
     agent.script.runs = lambda _: [
-        ("phase", {"phase": "work", "load_s": 0.25, "properties": {"scoring": "one by one"}}),
+        *(("phase", {"phase": phase}) for phase in ("load", "warmup", "work")),
         ("answers", {"answers": said[:2]}),
     ]
     some = device.answer(bundle, asked[:3], cancel=NEVER, enough=lambda _: True)
     assert [one.id for one in some.answers] == ["0", "1"]
-    assert (some.load_s, some.memory_peak_bytes, some.properties) == (0.25, None, {"scoring": "one by one"})
+    assert 0 <= some.load_s + some.work_s < 5
+    assert (some.memory_peak_bytes, some.properties) == (None, {})
     assert [job.status for job in agent.script.jobs.values()] == ["cancelled"]
 
 

@@ -83,13 +83,14 @@ def test_a_chat_template_for_lists_of_parts_is_refused(tiny_checkpoint: Path, ap
         apply(AXIS, source)
 
 
-def test_torch_gets_the_checkpoint_as_it_is(tiny_checkpoint: Path, apply: Apply) -> None:
-    assert contents(apply(AXIS, tiny_checkpoint, name="torch")) == contents(tiny_checkpoint)
+@pytest.mark.parametrize("name", ["torch", "server"])
+def test_torch_and_servers_get_the_checkpoint_as_it_is(tiny_checkpoint: Path, apply: Apply, name: str) -> None:
+    assert contents(apply(AXIS, tiny_checkpoint, name=name)) == contents(tiny_checkpoint)
 
 
 def test_execution_settings_do_not_reach_the_artifact() -> None:
     bound = {knob for knob, domain in AXIS.domains.items() if domain.bound}
-    assert bound == {"threads", "inference_precision", "kv_cache_precision"}
+    assert bound == {"server", "device", "threads", "inference_precision", "kv_cache_precision"}
 
 
 def test_an_export_and_a_compression_are_silent_and_call_nobody(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Case 16: throttled mid-run: invalid, cool-down, bounded."""
+
+from pathlib import Path
+
+import pytest
+
+from hardware_profiles.agent import measure as measuring
+from hardware_profiles.agent.measure import ATTEMPTS, measure
+from hardware_profiles.agent.sensors import Sensors
+from hardware_profiles.messages import Job
+from tests.boards import Board, script
+
+THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
+
+
+def test_case_16_throttling_that_stays_is_repeated_a_bounded_number_of_times_and_kept_invalid(
+    timed_job: Job, board: Board, tmp_path: Path, short_waits: None
+) -> None:
+    root, runs = board("pi4"), tmp_path / "runs"
+    hot = (
+        f"open({str(runs)!r}, 'a').write('x'); begin(); work(meanwhile=lambda: put({str(root / THROTTLED)!r}, '40004'))"
+    )
+    result = measure(timed_job, command=script(hot), sensors=Sensors(root), mode="finalist")
+    assert result.verdict == "invalid"
+    assert "Currently throttled in" in result.reasons[0]
+    assert len(result.retries) == ATTEMPTS - 1
+    assert runs.read_text() == "x" * ATTEMPTS
+    assert len(result.processes) == 1
+    assert len(result.timings) == 11
+    assert any("Currently throttled" in reading.flags for reading in result.trace)
+
+
+def test_case_16_a_device_that_cools_down_is_measured_again(
+    timed_job: Job, board: Board, tmp_path: Path, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag goes down while it waits; the sticky one stays, and was there before the second attempt."""
+    root, runs = board("pi4"), tmp_path / "runs"
+    monkeypatch.setattr(measuring, "COOL_S", 30.0)
+    first = (
+        f"runs = Path({str(runs)!r}); again = runs.exists(); runs.write_text('x'); begin()\n"
+        f"work(meanwhile=lambda: again or put({str(root / THROTTLED)!r}, '80008'))"
+    )
+
+    def cools(seconds: float) -> None:
+        if (root / THROTTLED).read_text() == "80008":
+            (root / THROTTLED).write_text("80000")
+
+    monkeypatch.setattr(measuring._Watch, "_wait", lambda self, seconds: cools(seconds))
+    result = measure(timed_job, command=script(first), sensors=Sensors(root))
+    assert result.verdict == "valid"
+    assert result.reasons == ()
+    assert len(result.retries) == 1
+    assert "Soft temperature limit active" in result.retries[0]
+    assert "Soft temperature limit has occurred meanwhile" in result.retries[0]
+
+
+def test_case_16_over_current_on_a_jetson(timed_job: Job, board: Board, short_waits: None) -> None:
+    root = board("orin_nano")
+    counter = str(root / "sys/class/hwmon/hwmon3/{}_event_cnt")
+    spikes = f"begin(); work(meanwhile=lambda: put({counter.format('oc3')!r}, 40))"
+    result = measure(timed_job, command=script(spikes), sensors=Sensors(root))
+    assert result.verdict == "labelled"
+    assert result.reasons == ("oc3_event_cnt went up by 3",)
+    power = f"begin(); p = Path({counter.format('oc2')!r}); work(meanwhile=lambda: put(p, int(p.read_text()) + 1))"
+    result = measure(timed_job, command=script(power), sensors=Sensors(root))
+    assert result.verdict == "invalid"
+    assert result.retries == ("oc2_event_cnt went up by 1",) * 2

@@ -1,0 +1,56 @@
+"""Case 17: foreign load: invalid, and the process is named."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hardware_profiles.agent.machine import snapshot
+from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.verdicts import Watched, on_cpu
+from hardware_profiles.messages import Job
+from tests.boards import script
+
+SPINS = "print('spinning', flush=True)\nwhile True: pass"
+
+
+@pytest.fixture
+def intruder() -> Iterator[int]:
+    """A process that keeps one processor busy; its pid."""
+    process = subprocess.Popen([sys.executable, "-I", "-c", SPINS], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process.pid
+    process.kill()
+    process.communicate()
+
+
+def test_case_17_a_busy_neighbour_makes_a_measurement_invalid_and_is_named(
+    timed_job: Job, intruder: int, short_waits: None
+) -> None:
+    result = measure(timed_job, command=script("begin(); work(0.5)"))
+    assert result.verdict == "invalid"
+    assert len(result.retries) == 2
+    for said in (*result.reasons[:1], *result.retries):
+        assert "foreign work took" in said
+        assert f"process {intruder} ({sys.executable} -I -c print('spinning'" in said
+
+
+def test_case_17_our_own_runner_and_sampler_are_not_foreign(timed_job: Job) -> None:
+    """Whatever else this machine does meanwhile, neither the busy runner nor this process is named."""
+    before = snapshot(Path("/"), 0)
+    pids: list[int] = []
+    seen: list[list[str]] = []
+
+    def heard(event: str, content: object) -> None:
+        if event == "runner":
+            pids.append(content["pid"])  # type: ignore[index]
+        if event == "process":
+            seen.append(on_cpu(Watched(before=before, after=snapshot(Path("/"), pids[-1]))))
+
+    busy = "begin(); end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass\nwork(0.1)"
+    result = measure(timed_job, command=script(busy), heard=heard)
+    named = " ".join((*result.reasons, *result.retries, *seen[0]))
+    assert not any(f"process {pid} " in named for pid in pids)
