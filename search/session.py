@@ -80,21 +80,22 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         longest = max(task.max_new_tokens, retention.task.max_new_tokens)
         task = replace(task, max_new_tokens=longest)  # a bundle answers rows of both tasks
     refuse_unwritable(config.store)
+    splits = fitting_splits(space, task, config.items)
+    notes: tuple[str, ...] = ()
+    if "holdout" not in splits:
+        notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
+    if config.items and config.items > len(splits["search"]):
+        notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
+    pool = exemplar_pool(space, task, splits)
+    digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
     folder = run or Path("runs") / config.name
     before = _before(folder, resume)
     owner = str(before.get("id") or uuid4())
+    predicted = _predicted(config, space)
     fleet = Fleet(config.targets.names, Gate(), Event(), owner)
     try:
-        predicted = _predicted(config, space)
         devices = stand_in(predicted) if predicted else open_all(fleet, before.get("devices", {}))
-        space, notes = narrowed(space, together(devices.values()))
-        splits = fitting_splits(space, task, config.items)
-        if "holdout" not in splits:
-            notes += (f"{config.task}: there is no holdout split, so a pick cannot be checked on other rows.",)
-        if config.items and config.items > len(splits["search"]):
-            notes += (f"{path}: items: {config.items} were asked for, the search split has {len(splits['search'])}.",)
-        pool = exemplar_pool(space, task, splits)
-        digests = {split: split_digest(samples) for split, samples in splits.items()} | pool_digests(pool)
+        space, lacking = narrowed(space, together(devices.values()))
         tree = StageTree(space, {**splits, **pool}, digests, task.max_new_tokens, config.seed)
         settings = resolved(path, config, task, space, digests) | {"id": owner, "devices": devices}
         settings["search"]["retention"] = retention_settings(config, retention)
@@ -113,7 +114,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
         run=opened,
         fleet=fleet,
         predicted=predicted,
-        notes=notes,
+        notes=(*lacking, *notes),
     )
 
 

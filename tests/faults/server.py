@@ -28,7 +28,7 @@ def answered(job: Job, **_: Any) -> Answered:
     return told(Path(job.bundle), job.requests, None, word)
 
 
-supervisor.run_job = answered  # type: ignore[assignment]
+vars(supervisor)["run_job"] = answered
 
 import plotly.offline  # noqa: E402
 
@@ -43,7 +43,7 @@ def opened(name: str, *_: object) -> Double:
     return Double(name, lambda bundle: 1.0 + drawn(bundle, "latency") % 1000 / 1000, here=True)
 
 
-fleet.open_device = opened
+vars(fleet)["open_device"] = opened
 
 plotly.offline.get_plotlyjs = lambda: "//" + "x" * 200_000  # as the report takes it, and quickly written
 _real_context = multiprocessing.get_context

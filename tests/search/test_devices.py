@@ -12,12 +12,15 @@ from optuna.storages.journal import JournalFileBackend
 from hardware_profiles.messages import JobFailed, Request
 from hardware_profiles.wire import Preflight
 from objectives.devices import seen_from
-from objectives.trial import Trial
+from objectives.trial import Figure, Trial
 from reports.front import front_of
-from search import late
+from search import late, refusing
+from search.feasibility import PREDICTED, Refusal
 from search.fleet import AllLost
+from search.measuring import timed_items
 from search.study import NAME
-from tests.bench import LATENCY, RIGHT, TWO, Bench, N, key_of, said
+from spaces.candidate import Candidate
+from tests.bench import ITEMS, LATENCY, RIGHT, TWO, Bench, N, key_of, said
 from tests.double import Double
 
 EACH = ("accuracy", "latency_p50_ms@pi", "latency_p50_ms@jetson")
@@ -209,9 +212,6 @@ def test_a_device_that_answers_otherwise_has_its_own_accuracy(bench: Bench) -> N
 
 
 def _timed() -> Any:
-    from search.measuring import timed_items
-    from tests.bench import ITEMS
-
     return timed_items(ITEMS)
 
 
@@ -365,3 +365,48 @@ def test_operations_off_the_accelerator_are_named_or_refused_once(
         assert trial.figures["fallback"].value == 2 / 50
     bench.try_(evaluator, 1, "a", "fp16")
     assert device.count("preflight") == 1
+
+
+class Foretold:
+    """In place of a profile's predictions."""
+
+    label = "predicted from the profile p, not measured"
+    profile = None
+
+    def figures(self, candidate: Candidate, _: object) -> dict[str, Figure]:
+        ms = LATENCY[str(candidate.values["model.path"]), str(candidate.values["quantization.weights"])]
+        return {"latency_p50_ms": Figure(value=ms, low=ms / 2, high=2 * ms), "memory_peak_mb": Figure(value=None)}
+
+
+def test_a_search_on_predictions_measures_nothing_and_says_so(bench: Bench) -> None:
+    device = bench.devices["local"]
+    trial = bench.try_(bench.evaluator(predicted=Foretold()), 0, "a", "fp16")
+    assert trial.state == "complete"
+    assert trial.figures["latency_p50_ms"] == Figure(value=10.0, low=5.0, high=20.0)
+    assert "memory_peak_mb" not in trial.figures
+    assert trial.devices["local"].state == "predicted"
+    assert "predicted from the profile p, not measured" in seen_from(trial, "local").labels
+    assert device.calls == []
+    assert not list((bench.run.path / "measurements").iterdir())
+
+
+def test_what_every_device_refuses_is_not_built(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.two()
+    least = {"pi": True, "jetson": False}
+
+    def refused(_: Candidate, __: object, profile: object, *___: object) -> Refusal | None:
+        name = next(name for name, device in bench.devices.items() if device.profile is profile)
+        return Refusal(kind="memory", reason=f"too large for {name}") if least[name] else None
+
+    for device in bench.devices.values():
+        device.profile = device.profile.model_copy()
+    monkeypatch.setattr(refusing, "refused", refused)
+    trial = bench.try_(bench.evaluator(objectives=EACH), 0, "a", "fp16")
+    assert trial.state == "complete"
+    assert trial.devices["pi"].reason == "too large for pi"
+    assert bench.devices["pi"].calls == []
+    least["jetson"] = True
+    trial = bench.try_(bench.evaluator(objectives=EACH), 1, "a", "fp16")
+    assert (trial.state, trial.stages) == ("infeasible", ())
+    assert trial.violated == ("too large for pi", "too large for jetson")
+    assert trial.labels == (PREDICTED,)
