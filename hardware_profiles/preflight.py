@@ -104,7 +104,7 @@ def _torch(bundle: Bundle, device: str | None) -> Preflight:
     import torch
 
     cuda = torch.cuda.is_available()
-    wanted = device or ("cuda:0" if cuda else "cpu")
+    wanted = device or ("cuda:0" if bundle.manifest.execution.device == "cuda" else "cpu")
     reasons = []
     if wanted.startswith("cuda") and not cuda:
         reasons.append("torch sees no CUDA device")

@@ -92,7 +92,8 @@ def timed_job(tmp_path: Path) -> Job:
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idle power and cool-down are waited for briefly."""
+    """Idle power and cool-down are waited for briefly, and so is a power sensor."""
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 0.1)
     monkeypatch.setattr("hardware_profiles.agent.measure.IDLE_S", 0.15)
     monkeypatch.setattr("hardware_profiles.agent.measure.COOL_S", 0.2)
     monkeypatch.setattr("hardware_profiles.agent.measure.COOL_STEP_S", 0.05)

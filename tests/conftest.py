@@ -102,6 +102,14 @@ def _write_model(folder: Path) -> None:
     model.half().save_pretrained(folder)
 
 
+@pytest.fixture(autouse=True)
+def quiet_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else runs where the tests run does not spoil what they measure; the tests of just that want it to."""
+    if "tests/faults" not in str(request.path) and "test_verdicts" not in str(request.path):
+        monkeypatch.setattr("hardware_profiles.agent.verdicts.MOST_FOREIGN", 1e9)
+        monkeypatch.setattr("hardware_profiles.agent.verdicts.FOREIGN_SHARE", 1e9)
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LLaVA checkpoint (fp16, 16 px, 4 visual tokens) as a Hugging Face folder. Copy it to change it."""

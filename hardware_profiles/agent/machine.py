@@ -106,6 +106,8 @@ def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, T
             continue
         command = _text(folder / "cmdline").replace("\0", " ").strip() or name
         mine = pid in ours or (session > 0 and int(fields[3]) == session)
+        if pid in ours:  # with what they started and waited for, such as a board's own tool
+            cpu_s += (int(fields[13]) + int(fields[14])) * TICK_S
         found[pid] = Task(started=int(fields[19]), cpu_s=cpu_s, command=command[:120], ours=mine)
     return found, kernel_s
 

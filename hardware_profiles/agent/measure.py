@@ -17,7 +17,7 @@ from hardware_profiles.messages import Job, Measurement, Mode, Process
 
 FINALIST_PROCESSES = 5
 ATTEMPTS = 3  # at each process, while it is invalid
-IDLE_S = 2.0  # of idle power, before a process starts, where there is an energy meter
+IDLE_S = 2.5  # of idle power, before a process starts, where there is an energy meter
 COOL_S = 60.0  # at most, between two attempts
 COOL_STEP_S = 1.0
 WARMER_C = 3.0  # than before the first attempt is cool enough
@@ -148,8 +148,8 @@ class _Watch:
         self.trace.look()
         start = time.monotonic()
         self._wait(IDLE_S)
-        self.trace.look()
         end = time.monotonic()
+        self.trace.look()
         joules, _ = self.trace.joules(self.trace.at(start), self.trace.at(end))
         return None if joules is None else joules / (end - start)
 

@@ -216,8 +216,9 @@ def check_sanity(timings: Sequence[Timing], cap: int) -> bool:
     if longest > cap:
         raise OverflowError(f"the runtime gave {longest} tokens, over the manifest's cap of {cap}")
     texts = {timing.text.strip() for timing in timings}
-    endless = len(texts) == 1 and len(timings) > 1 and all(len(timing.token_ms) == cap for timing in timings)
-    if endless and cap > 1 and texts == {""}:
+    alike = len(texts) == 1 and len(timings) > 1
+    endless = alike and cap > 1 and all(len(timing.token_ms) == cap for timing in timings)
+    if endless and texts == {""}:
         raise FloatingPointError(f"every answer is {cap} tokens of nothing, as with weights that are not finite")
     return endless
 

@@ -40,7 +40,10 @@ _PI_FIRMWARE = "sys/devices/platform"
 
 
 class Sensors:
-    """The sensors found below a root when it is made. Any thread may read them, one at a time."""
+    """The sensors found below a root when it is made. Any thread may read them, one at a time.
+
+    ``asks_tools``: a reading may start a process.
+    """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
@@ -49,6 +52,7 @@ class Sensors:
         self._clocks = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
         self._throttled, self._throttled_where = self._find_throttled()
         self._overcurrent = self._find_overcurrent()
+        self.asks_tools = (root / energy.VCGENCMD).is_file()
 
     def meters(self) -> tuple[list[energy.Meter], str]:
         """Fresh energy meters, or none and why."""

@@ -85,8 +85,8 @@ def run_job(
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         runner.wait(GONE_S)
             finally:
-                stop_group(runner)
                 runner.stdout.close()
+                stop_group(runner)
             if said.last == "fault":
                 raise JobFailed(said.end["fault"], said.end["reason"])
             if not said.ended:
@@ -226,10 +226,8 @@ def _death(code: int, printed: BinaryIO, kills: int, group: Group | None) -> Job
     printed.seek(max(0, size - _STDERR_TAIL))
     tail = " ".join(printed.read().decode(errors="replace").split())
     if group and group.oom_kills:
-        peak = f"{(group.peak_bytes or 0) >> 20} MiB"
-        return JobFailed(
-            "OOM", f"the kernel killed the runner at a peak of {peak}, its limit {group.limit_bytes >> 20} MiB"
-        )
+        peak, limit = (group.peak_bytes or 0) >> 20, group.limit_bytes >> 20
+        return JobFailed("OOM", f"the kernel killed the runner at a peak of {peak} MiB, limit {limit} MiB")
     if code >= 0:
         return JobFailed("CRASH", f"the runner ended with exit code {code}: {tail}")
     name = signal.Signals(-code).name

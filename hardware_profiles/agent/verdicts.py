@@ -22,6 +22,7 @@ A runner on every processor is slowed by the share that others take, and 5 % is 
 between processes anyway. One process that keeps a processor busy always counts, however many there are. The steady
 load of an idle machine is far below: 0.004 of a processor where this was chosen.
 """
+NAMED = 5  # processes, at most
 FOREIGN_TICKS = 3  # that CPU times are unsure by, where answers took a few hundredths of a second in all
 CLOCK_STEP_S = 0.1  # above what a preemption between two clock readings can look like
 SUSPENDED_S = 0.1
@@ -110,11 +111,11 @@ def on_cpu(watched: Watched) -> list[str]:
     allowed = min(MOST_FOREIGN, FOREIGN_SHARE * watched.after.processors)
     if total <= allowed * wall_s + FOREIGN_TICKS * TICK_S:
         return []
-    busiest = sorted(foreign, key=foreign.__getitem__, reverse=True)[:3]
+    busiest = sorted(foreign, key=foreign.__getitem__, reverse=True)[:NAMED]
     named = [
         f"process {pid} ({watched.after.tasks[pid].command}) {foreign[pid] / wall_s:.2f}"
         for pid in busiest
-        if foreign[pid] >= total / 10
+        if foreign[pid] >= total / 20
     ]
     if unseen >= total / 10:
         named.append(f"processes that ended or are not visible here {unseen / wall_s:.2f}")

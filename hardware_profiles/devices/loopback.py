@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 from typing import IO
 
 from hardware_profiles.agent.identity import Paired
+from hardware_profiles.agent.servers import handed_down
 from hardware_profiles.certificates import identity_in
 from hardware_profiles.held import is_held, locked, remove
 from hardware_profiles.messages import JobFailed
@@ -97,10 +98,18 @@ class LocalAgent:
             self._ready.set_exception(JobFailed("DEVICE_LOST", self._last_words()))
 
     def _start(self, port: int, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-        """A process of its own session: Ctrl-C in the terminal is for the search, which then ends it in good order."""
+        """A process of its own session: Ctrl-C in the terminal is for the search, which then ends it in good order.
+
+        Its state is a scratch folder, so it is handed the servers that the owner of this machine has listed.
+        """
         command = [*SERVE, "--port", str(port), "--state", str(self.folder / "state")]
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **handed_down()},
         )
 
     def _last_words(self) -> str:

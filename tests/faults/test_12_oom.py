@@ -21,7 +21,7 @@ def test_case_12_oom_within_the_limit_names_peak_and_limit(timed_job: Job) -> No
     with pytest.raises(JobFailed) as failed:
         run_job(timed_job, command=script(GREEDY), confine=Confine(memory_bytes=LIMIT))
     assert failed.value.fault == "OOM"
-    assert failed.value.reason == "the kernel killed the runner at a peak of 160 MiB; its limit is 160 MiB"
+    assert failed.value.reason == "the kernel killed the runner at a peak of 160 MiB, limit 160 MiB"
 
 
 @needs_groups

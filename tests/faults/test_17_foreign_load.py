@@ -38,7 +38,7 @@ def test_case_17_a_busy_neighbour_makes_a_measurement_invalid_and_is_named(
         assert f"process {intruder} ({sys.executable} -I -c print('spinning'" in said
 
 
-def test_case_17_our_own_runner_and_sampler_are_not_foreign(timed_job: Job) -> None:
+def test_case_17_our_own_runner_and_sampler_are_not_foreign(timed_job: Job, short_waits: None) -> None:
     """Whatever else this machine does meanwhile, neither the busy runner nor this process is named."""
     before = snapshot(Path("/"), 0)
     pids: list[int] = []

@@ -7,7 +7,7 @@ import pytest
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.sensors import Sensors
 from hardware_profiles.messages import Job
-from tests.boards import Board, script
+from tests.boards import Board, lets_go, script
 
 PACKAGE = "sys/class/powercap/intel-rapl:{}/energy_uj"
 RANGE = 262143328850
@@ -16,7 +16,9 @@ RANGE = 262143328850
 def spends(root: Path, package: int, after_uj: int) -> tuple[str, ...]:
     """A runner during whose work the counter moves on; slow enough that the trace sees it before the end."""
     counter = str(root / PACKAGE.format(package))
-    return script(f"begin(); work(0.6, meanwhile=lambda: (time.sleep(0.1), put({counter!r}, {after_uj})))")
+    new = f"{counter}.new"
+    moves = f"(put({new!r}, {after_uj}), Path({new!r}).rename({counter!r}))"
+    return script(f"begin(); work(0.6, meanwhile=lambda: {moves})", root / "go")
 
 
 def test_case_19_absent(timed_job: Job, board: Board, short_waits: None) -> None:
@@ -43,17 +45,19 @@ def test_case_19_denied(timed_job: Job, board: Board, short_waits: None, monkeyp
 
 def test_case_19_a_counter_gives_joules_above_idle(timed_job: Job, board: Board, short_waits: None) -> None:
     root = board("xeon")
-    result = measure(timed_job, command=spends(root, 1, 5_000_000 + 22_000_000), sensors=Sensors(root))
+    spent = spends(root, 1, 5_000_000 + 22_000_000)
+    result = measure(timed_job, command=spent, sensors=Sensors(root), heard=lets_go(root / "go"))
     assert result.energy_source == "rapl"
     assert result.processes[0].idle_w == 0.0
-    assert result.energy_j == pytest.approx(22 / 11)
+    assert result.energy_j == pytest.approx(22 / 11, rel=1e-3)
 
 
 def test_case_19_a_wrap_is_corrected(timed_job: Job, board: Board, short_waits: None) -> None:
     root = board("xeon")
     (root / PACKAGE.format(0)).write_text(str(RANGE - 10_000_000))
-    result = measure(timed_job, command=spends(root, 0, 1_000_000), sensors=Sensors(root))
-    assert result.energy_j == pytest.approx(11 / 11)
+    spent = spends(root, 0, 1_000_000)
+    result = measure(timed_job, command=spent, sensors=Sensors(root), heard=lets_go(root / "go"))
+    assert result.energy_j == pytest.approx(11 / 11, rel=1e-3)
 
 
 def test_case_19_a_meter_that_fails_meanwhile(timed_job: Job, board: Board, short_waits: None) -> None:
@@ -64,7 +68,10 @@ def test_case_19_a_meter_that_fails_meanwhile(timed_job: Job, board: Board, shor
     assert "the meter failed meanwhile" in result.energy_source
 
 
-def test_case_19_answers_too_short_for_the_meter(timed_job: Job, board: Board, short_waits: None) -> None:
+def test_case_19_answers_too_short_for_the_meter(
+    timed_job: Job, board: Board, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 2.0)
     result = measure(timed_job, command=script("begin(); work(0.2)"), sensors=Sensors(board("orin_nano")))
     assert result.energy_j is None
     assert "it needs 2 s" in result.energy_source

@@ -135,7 +135,7 @@ def test_a_runtime_that_cannot_say_says_so(sealed: Sealed) -> None:
     found = preflight(sealed(runtime="torch").folder)
     assert "torch cannot say" in found.device
     assert (found.operations, found.fallback, found.reasons) == (0, {}, ())
-    unknown = preflight(resealed(sealed(), runtime="server").folder)
+    unknown = preflight(sealed("server", server="llama").folder)
     assert unknown.device == "runtime server, which cannot say"
 
 
@@ -176,3 +176,15 @@ def test_the_command_prints_one_line(sealed: Sealed, tmp_path: Path) -> None:
     assert "is no bundle" in refused.stderr
     with pytest.raises(BadInput):
         preflight(tmp_path / "none")
+
+
+def test_a_torch_bundle_is_looked_at_where_it_is_pinned(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert preflight(sealed("torch", device="cuda").folder).reasons == ("torch sees no CUDA device",)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    bundle = sealed("openvino")
+    found = preflight(resealed(bundle, "torch").folder)
+    assert found.device.startswith("cpu;")
+    assert found.reasons == ()

@@ -41,6 +41,19 @@ def test_the_local_device_answers_as_any_other(
     assert not runs(device.agent_pid)
 
 
+def test_the_local_device_has_the_owners_servers(
+    sealed: Callable[..., Bundle], requests: tuple[Request, ...], opened: ExitStack, tiny_server: str
+) -> None:
+    device = open_device("local", cancel=NEVER)
+    opened.callback(device.close)
+    assert device.hello.servers == (tiny_server,)
+    assert "server" in device.hello.runtimes
+    served = device.answer(sealed("server", server=tiny_server).folder, requests[:4], cancel=NEVER)
+    plain = device.answer(sealed("torch").folder, requests[:4], cancel=NEVER)
+    assert [one.text for one in served.answers] == [one.text for one in plain.answers]
+    assert served.properties["server"] == tiny_server
+
+
 @pytest.mark.slow
 def test_the_local_device_measures(
     sealed: Callable[..., Bundle], requests: tuple[Request, ...], opened: ExitStack
