@@ -221,15 +221,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         _share("abstention", "Abstention", "min", _abstention),
         _share("accuracy_answered", "Accuracy when answered", "max", _accuracy_answered),
         Definition(name="cost", label="Cost", unit="an item", direction="min", relative=False, derive=_expected_cost),
-        Definition(
-            name="fallback",
-            label="Off the accelerator",
-            unit="",
-            direction="min",
-            relative=False,
-            derive=_fallback,
-            of_device=True,
-        ),
+        replace(_share("fallback", "Off the accelerator", "min", _fallback), of_device=True),
     )
 }
 

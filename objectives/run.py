@@ -111,11 +111,7 @@ class RunFolder:
 
     @staticmethod
     def refuse_occupied(path: Path) -> None:
-        """Nothing may be where a new run is to be.
-
-        Raises:
-            BadInput: something is, with what to do where it is a run.
-        """
+        """Raise :class:`BadInput` where something is in the place of a new run."""
         if path.exists():
             raise BadInput(_occupied(path, None))
 
