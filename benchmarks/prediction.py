@@ -23,7 +23,7 @@ from hardware_profiles.calibration import measured_here
 from hardware_profiles.messages import Job, Process
 from hardware_profiles.profile import Profile, local
 from hardware_profiles.roofline import Anchor, Prediction, calibrate, predict, roof_ms
-from search.evaluate import TIMED_ITEMS
+from search.measuring import TIMED_ITEMS
 from search.scoring import requests
 from spaces.axes import Value
 from spaces.shape import read_shape
