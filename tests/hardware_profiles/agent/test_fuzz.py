@@ -11,4 +11,4 @@ def test_2000_inputs_that_nobody_should_send(tmp_path: Path) -> None:
     assert sum(counts.total() for counts in found.values()) == COUNT
     for kind in ("paired", "body", "manifest", "place", "header"):  # neither everything nor nothing is refused
         assert any(outcome.startswith("20") for outcome in found[kind]), found[kind]
-        assert len(found[kind]) > 2, found[kind]
+        assert len(found[kind]) > 1, found[kind]
