@@ -165,7 +165,7 @@ def spoiled_bytes(content: bytes, chance: random.Random) -> bytes:
                 made[at % len(made)] = chance.randrange(256)
             case 1:
                 made[at:at] = chance.choice(
-                    (b"0", b"9" * 20, b"-1", b"\0", b"[" * 300, b'"', b"}", b"<", b"&a;", b"1e999")
+                    (b"0", b"9" * 20, b"-1", b"\0", b"[" * 5000, b'"', b"}", b"<", b"&a;", b"1e999")
                 )
             case 2:
                 del made[at : at + chance.choice((1, 8, 1000))]
