@@ -203,7 +203,7 @@ class Target:
     def _end(self) -> None:
         (self.folder / f"go{self.seed}-{self._go}").touch()
         body, events = b"", [""]
-        for _ in range(3):
+        for _ in range(10):  # an event at a time, at worst
             _, body = self.ask("GET", f"{self._busy}/events?after=0&wait=30")
             events = [json.loads(line)["event"] for line in body.splitlines()]
             if events[-1:] in (["result"], ["fault"]):

@@ -120,9 +120,10 @@ def body(agent: Target, chance: random.Random) -> str:
     method, path, valid = chance.choice(routes)
     content = spoiled(valid, _json, chance)
     if chance.random() < 0.05:
-        content = chance.choice(
-            (b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000, b"\xff" * 100, b'"' + b"x" * (1 << 20))
-        )
+        depth = chance.randrange(900, 1000)  # where JSON can still be read, and little else be done with it
+        deep = b'{"holder":' + b"[" * depth + b"]" * depth + b',"ttl_s":5}'
+        long = (b'"' + b"x" * (1 << 20), b"1" * 10_000, b"\xff" * 100)
+        content = chance.choice((b"[" * 100_000, b'{"a":' * 100_000, deep, *long))
     if path == "job":
         return agent.submit(content, chance)
     status, said = agent.ask(method, path, content)
