@@ -277,7 +277,19 @@ def target(folder: Path, seed: int) -> Iterator[Target]:
     way = unshare()
     alone = [*way, "sh", "-c", READ_ONLY, "sh", str(state)] if way else []
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    serve = [*AGENTS, settings, "serve", "--json", "--port", "0", "--disk", "64MB", "--state", str(state)]
+    serve = [
+        *AGENTS,
+        settings,
+        "serve",
+        "--with-parent",
+        "--json",
+        "--port",
+        "0",
+        "--disk",
+        "64MB",
+        "--state",
+        str(state),
+    ]
     with (
         (folder / "stderr").open("wb") as errors,
         subprocess.Popen([*alone, *serve], stdout=subprocess.PIPE, stderr=errors, env=environment) as process,

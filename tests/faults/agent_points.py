@@ -128,7 +128,7 @@ class Session:
         while not (self._closing.is_set() and code.exists()) and self.starts < TRIES:
             self.starts += 1
             code.unlink(missing_ok=True)
-            arguments = ["serve", "--json", "--port", str(self._port)]
+            arguments = ["serve", "--with-parent", "--json", "--port", str(self._port)]
             self._pid = self._forks.start(self.folder, "agent", arguments, plan)
             with (self.folder / "agent.out").open() as said:
                 if line := said.readline():
