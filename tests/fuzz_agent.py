@@ -54,28 +54,6 @@ while not os.path.exists(GO + job["requests"][0]["id"]):
 say("answers", answers=[{"id": job["requests"][0]["id"], "text": "x", "tokens": 1}])
 say("done", work_s=0.5, memory_peak_bytes=1)
 """
-HTTP = (
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"%", b"\xff", b"\r\n\r\n", b"\r\n folded", b"HTTP/1.0\r\n",
-    b"HTTP/2.0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"Transfer-Encoding: chunked\r\n",
-    b"transfer-encoding: gzip, chunked\r\n",
-    b"Transfer-Encoding:\x0bchunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n",
-    b"Content-Length: 1,1\r\n",
-    b"Content-Length: 99999999999999999999\r\n", b"Content-Length: +3\r\n", b"content-length: 0x10\r\n", b"Host: x\r\n",
-    b"Expect: 100-continue\r\n", b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Connection: close\r\n", b"Host:\r\n",
-    b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffffffffff\r\n", b"X: " + b"y" * 20_000 + b"\r\n", b"Y: z\r\n" * 3000,
-    b"Lease-Epoch: 1\r\n", b"Upload-Offset: 0\r\n", b"GET /v1/hello HTTP/1.1\r\nHost: a\r\n\r\n", b"TRACE",
-    b"CONNECT a:1",
-    b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", b"GET http://a/v1/hello HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"\x16\x03\x01\x02\x00",
-)  # fmt: skip
-NAMES = (
-    "", ".", "..", "%2e%2e", "%2e%2e%2f%2e%2e%2fepoch", "%00", "%ff", "x" * 9000, "sha256:", "sha256:" + "0" * 63,
-    "nan",
-    "sha256:" + "A" * 64, "sha256:" + "0" * 64, "sha256:../../epoch", "sha512:" + "0" * 64, "0" * 36, "-1", "1e9",
-    "inf",
-    "00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-00000000000G", "events", "acknowledged", "hello",
-    "99999999999999999999", "0x1", "+1", "1_000", "%D9%A3", "//", "?", "#", ";", "&after=1", "&" * 40, "*", "after=%zz",
-)  # fmt: skip
 LEASE = "00000000-0000-4000-8000-000000000001"
 OTHER_LEASES = [LEASE[:-1] + digit for digit in "2345"]
 FILES = {"config.json": b"{}", "sub/weights.safetensors": tensors(SOUND, b"x" * 23)}
