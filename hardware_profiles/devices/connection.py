@@ -65,6 +65,11 @@ class Patience:
         self._limit_s = limit_s
         self.progress()
 
+    @property
+    def left_s(self) -> float:
+        """How long one more call may take; a second at least."""
+        return max(1.0, self._limit_s - (time.monotonic() - self._since))
+
     def progress(self) -> None:
         """A call went through."""
         self._since, self._tries = time.monotonic(), 0
@@ -154,7 +159,7 @@ class Connection:
             Refused: the agent answered with a Problem.
             JobFailed: ``DEVICE_LOST`` where the certificates do not match; ``TRANSPORT`` for an answer that is none.
         """
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S, read=answer_s)
+        timeout = httpx.Timeout(ANSWER_S, connect=min(CONNECT_S, answer_s), read=answer_s)
         try:
             with self._client.stream(method, path, content=body, headers=headers, timeout=timeout) as reply:
                 came = bytearray()
@@ -186,7 +191,8 @@ class Connection:
         while True:
             patience.pause(0)
             try:
-                answer = self.once(method, path, body=body, headers=headers, answer_s=answer_s)
+                most_s = min(answer_s, patience.left_s)  # or a silent device would be waited for beyond our patience
+                answer = self.once(method, path, body=body, headers=headers, answer_s=most_s)
             except Unreachable as error:
                 patience.failed(error)
             except Refused as error:

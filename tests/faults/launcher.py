@@ -1,0 +1,37 @@
+"""``vlmfront-agent`` with what a test cannot bring about on a real machine. Run by its path, settings first, as JSON.
+
+Settings: ``runner`` is started in place of the real one; ``boot_id`` is that of the kernel; ``token_s`` is how long a
+token lives. At SIGUSR1 the agent takes memory without end.
+"""
+
+import json
+import signal
+import sys
+from typing import Any
+
+from hardware_profiles.agent import cli, facts, hello, identity, service
+
+
+def change(settings: dict[str, Any]) -> None:
+    """Put the settings in place. The search for accelerators is left out: it takes seconds, and no test here asks."""
+    facts.accelerators = dict
+    if "runner" in settings:
+        service.Service.__init__.__kwdefaults__["command"] = tuple(settings["runner"])
+    if "boot_id" in settings:
+        for module in (service, hello, identity):
+            module.boot_id = lambda: settings["boot_id"]
+    if "token_s" in settings:
+        identity.TOKEN_S = settings["token_s"]
+
+
+def hoard(*_: object) -> None:
+    """Take memory, and touch it, until the kernel has had enough."""
+    taken = []
+    while True:
+        taken.append(b"\1" * (8 << 20))
+
+
+if __name__ == "__main__":
+    change(json.loads(sys.argv[1]))
+    signal.signal(signal.SIGUSR1, hoard)
+    cli.main(sys.argv[2:])
