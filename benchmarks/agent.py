@@ -28,7 +28,7 @@ from hardware_profiles.agent.measure import measure
 from hardware_profiles.devices import open_device
 from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import Job, Measurement, Request
-from search.evaluate import timed_items
+from search.measuring import timed_items
 from search.scoring import requests
 from spaces.axes import Value
 from spaces.canonical import file_digest

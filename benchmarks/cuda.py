@@ -16,7 +16,7 @@ from typing import Any
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.messages import Job, Measurement, Timing
 from hardware_profiles.runtimes import cuda
-from search.evaluate import timed_items
+from search.measuring import timed_items
 from search.scoring import requests
 from spaces.axes import Value
 from spaces.errors import BadInput

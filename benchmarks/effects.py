@@ -12,7 +12,7 @@ import statistics
 
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.messages import Job
-from search.evaluate import TIMED_ITEMS
+from search.measuring import TIMED_ITEMS
 from search.scoring import requests
 from spaces.axes import Value
 from workbench import FAMILY, workbench

@@ -20,7 +20,7 @@ from hardware_profiles.messages import Answered, Job
 from hardware_profiles.questions import Asker
 from hardware_profiles.runtimes import Question, Session, find
 from hardware_profiles.runtimes.openvino_shots import FewShotSession
-from search.evaluate import timed_items
+from search.measuring import timed_items
 from search.scoring import requests, score
 from spaces.axes import Value
 from spaces.sample import Sample

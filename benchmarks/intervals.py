@@ -19,7 +19,7 @@ from threading import Event
 from hardware_profiles.devices import open_device
 from hardware_profiles.messages import Measurement
 from objectives.latency import between_processes, latency_figures
-from search.evaluate import timed_items
+from search.measuring import timed_items
 from search.scoring import requests
 from spaces.axes import Value
 from workbench import FAMILY, workbench

@@ -2,8 +2,9 @@
 
 Bundles of the example's four models, pruned, with fewer visual tokens, quantized or in bf16, are measured in ROUNDS
 fresh processes, all of them once a round, so that a drift of the machine meets them alike; a bundle's figure is the
-median. Then, DRAWS times, 16 of them are drawn as anchors and the others are predicted: error, coverage of the
-interval, and over a range of limits how many that fit are refused because the interval's low end misses the limit.
+median. No verdict is asked for, which on a busy machine would repeat most of them. Then, DRAWS times, 16 of them are
+drawn as anchors and the others are predicted: error, coverage of the interval, and over a range of limits how many that
+fit are refused because the interval's low end misses the limit.
 Last line: one JSON object.
 """
 
@@ -15,13 +16,14 @@ import statistics
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from threading import Event
 
-from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.supervisor import run_job
 from hardware_profiles.calibration import measured_here
-from hardware_profiles.messages import Job
+from hardware_profiles.messages import Job, Process
 from hardware_profiles.profile import Profile, local
 from hardware_profiles.roofline import Anchor, Prediction, calibrate, predict, roof_ms
-from search.evaluate import TIMED_ITEMS
+from search.measuring import TIMED_ITEMS
 from search.scoring import requests
 from spaces.axes import Value
 from spaces.shape import read_shape
@@ -66,7 +68,8 @@ def measured(bench: Workbench, rounds: int, bf16: bool) -> dict[str, Anchor]:
     memory: dict[str, list[float]] = {name: [] for name in bundles}
     for number in range(rounds):
         for name, bundle in bundles.items():
-            result = measure(Job(kind="measure", bundle=str(bundle), requests=asked))
+            result = run_job(Job(kind="measure", bundle=str(bundle), requests=asked), cancel=Event())
+            assert isinstance(result, Process)
             latency[name].append(statistics.median(timing.e2e_ms for timing in result.timings))
             memory[name].append(result.memory_peak_bytes)
         print(f"round {number + 1} of {rounds}", flush=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
 
-from hardware_profiles.profile import local
 from hardware_profiles.store import Store
 from objectives.registry import OBJECTIVES
 from objectives.run import RunFolder
 from search.build import StageTree
 from search.evaluate import Evaluator
 from search.executors import Builder
+from search.fleet import Fleet
 from search.gate import Gate
 from search.scoring import Scorer
 from search.study import Asked
@@ -54,6 +54,8 @@ def main() -> None:
     rows = {}
     with TemporaryDirectory() as folder, Builder(Path(folder) / "store", stop := Event()) as builder:
         bench = Workbench(Path(folder))
+        fleet = Fleet(("local",), Gate(), stop)
+        fleet.open()
         for number, (name, change) in enumerate(STEPS.items()):
             values = {"model.path": str(chosen.model)} | FULL | change
             space = bench.space(values)
@@ -65,13 +67,11 @@ def main() -> None:
                 scorer=Scorer(bench.task, bench.splits["search"][: chosen.items], None, seed=0),
                 tree=StageTree(space, bench.splits, digests, bench.task.max_new_tokens, seed=0),
                 store=Store(Path(folder) / "store"),
-                gate=Gate(),
+                fleet=fleet,
                 objectives=("accuracy", "latency_p50_ms"),
                 known=OBJECTIVES,
                 limits={},
                 racing=False,
-                stop=stop,
-                device=local(),
             )
             begun = time.monotonic()
             trial = evaluator.evaluate(Asked(number, space.candidate(values)), builder)
@@ -86,6 +86,7 @@ def main() -> None:
                 "stages": {stage.name: 0.0 if stage.reused else round(stage.seconds, 2) for stage in trial.stages},
             }
             print(name, rows[name], flush=True)
+        fleet.close()
     print(json.dumps({"benchmark": "trial_cost", "model": chosen.model.name, "items": chosen.items, "rows": rows}))
 
 

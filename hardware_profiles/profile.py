@@ -85,14 +85,21 @@ class Profile(BaseModel):
     source: Annotated[str, Field(min_length=1)]
     sources: dict[str, Source] = {}
 
-    def processor(self, runtime: str) -> tuple[str, Processor]:
-        """The processor that a runtime uses on this device, with its name; where none lists it, the CPU."""
-        found = ((name, one) for name, one in self.processors.items() if runtime in one.runtimes)
+    def processor(self, runtime: str, device: str = "") -> tuple[str, Processor]:
+        """The processor that a runtime uses here, with its name; ``device`` is the bundle's ``cpu`` or ``cuda``.
+
+        Where none lists the runtime, the CPU.
+        """
+        found = (
+            (name, one)
+            for name, one in self.processors.items()
+            if runtime in one.runtimes and (name == "cpu" or device != "cpu")
+        )
         return next(found, ("cpu", self.processors.get("cpu", Processor())))
 
-    def room(self, runtime: str) -> int | None:
+    def room(self, runtime: str, device: str = "") -> int | None:
         """Bytes of memory that a runtime can hold weights in; null where that is not known."""
-        return self.processor(runtime)[1].memory_bytes or self.memory_bytes or None
+        return self.processor(runtime, device)[1].memory_bytes or self.memory_bytes or None
 
     def verified(self, *figures: str) -> bool:
         """Whether each of these figures was measured by us or read from the device."""

@@ -52,11 +52,13 @@ class Prediction:
     """What one candidate is predicted to need. ``latency_ms`` is null where the profile knows too little.
 
     Attributes:
-        calibrated: whether it rests on anchors of this device that enclose it.
+        anchored: whether it rests on anchors of this runtime and processor at all.
+        calibrated: whether those anchors enclose it.
     """
 
     latency_ms: Interval | None
     memory_bytes: Interval
+    anchored: bool
     calibrated: bool
 
 
@@ -97,10 +99,11 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What the anchors of one device say of one runtime on it; kept with the device as JSON."""
+    """What the anchors of one device say of one runtime on one of its processors; kept with the device as JSON."""
 
     device: str
     runtime: str
+    processor: str
     anchors: int
     latency: Fit
     memory: Fit
@@ -113,7 +116,7 @@ def calibrate(anchors: Sequence[Anchor], profile: Profile, runtime: str) -> Cali
     never less than the largest of them.
 
     Raises:
-        BadInput: there are fewer than ``LEAST_ANCHORS``, or one has no latency.
+        BadInput: there are fewer than ``LEAST_ANCHORS``, one has no latency, or they are of different processors.
     """
     if len(anchors) < LEAST_ANCHORS:
         raise BadInput(
@@ -121,10 +124,14 @@ def calibrate(anchors: Sequence[Anchor], profile: Profile, runtime: str) -> Cali
         )
     if any(one.latency_ms <= 0 or one.memory_bytes <= 0 for one in anchors):
         raise BadInput(f"an anchor of {profile.name} has no latency or no memory; measure it again.")
-    unit = profile.processor(runtime)[1]
+    units = dict(profile.processor(runtime, one.work.device) for one in anchors)
+    if len(units) > 1:
+        raise BadInput(f"the anchors of {profile.name} ran on {' and '.join(units)}; calibrate each by itself.")
+    ((name, unit),) = units.items()
     return Calibration(
         device=profile.name,
         runtime=runtime,
+        processor=name,
         anchors=len(anchors),
         latency=_fitted([_terms(one.work, unit, profile) for one in anchors], [one.latency_ms for one in anchors]),
         memory=_fitted([_memory_terms(one.work) for one in anchors], [one.memory_bytes for one in anchors]),
@@ -134,22 +141,23 @@ def calibrate(anchors: Sequence[Anchor], profile: Profile, runtime: str) -> Cali
 def predict(work: Work, profile: Profile, runtime: str, calibration: Calibration | None = None) -> Prediction:
     """Latency and memory of this work on the device.
 
-    With anchors that enclose it, the calibrated interval. Beyond them its ends are kept only where they must hold:
-    more work takes no less time and memory, so the low end is that of the anchors' range, and the high end is as wide
-    as without anchors. Without anchors the low end is what arithmetic at the dense peak alone takes, which nothing can
-    beat (weights may come from a cache, so their bandwidth bounds nothing), the high end ``SLOWER`` times the roofs and
-    ``LAYER_MS`` a layer, and the value lies in the middle of roofs and high end, by ratio.
+    With anchors of its runtime and processor that enclose it, the calibrated interval. Beyond them its ends are kept
+    only where they must hold: more work takes no less time and memory, so the low end is that of the anchors' range,
+    and the high end is as wide as without anchors. Without anchors the low end is what arithmetic at the dense peak
+    alone takes, which nothing can beat (weights may come from a cache, so their bandwidth bounds nothing), the high end
+    ``SLOWER`` times the roofs and ``LAYER_MS`` a layer, and the value is in the middle of roofs and high end, by ratio.
     """
-    unit = profile.processor(runtime)[1]
+    name, unit = profile.processor(runtime, work.device)
     latency = _bounds(work, unit, profile)
     least = float(work.memory_bytes)
     memory = Interval(low=least, value=least + RUNTIME_BYTES, high=2 * least + MOST_RUNTIME_BYTES)
-    if calibration is None:
-        return Prediction(latency_ms=latency, memory_bytes=memory, calibrated=False)
+    if calibration is None or (calibration.runtime, calibration.processor) != (runtime, name):
+        return Prediction(latency_ms=latency, memory_bytes=memory, anchored=False, calibrated=False)
     terms, memory_terms = _terms(work, unit, profile), _memory_terms(work)
     return Prediction(
         latency_ms=_interval(calibration.latency, terms, latency),
         memory_bytes=_interval(calibration.memory, memory_terms, memory),
+        anchored=True,
         calibrated=calibration.latency.encloses(terms) and calibration.memory.encloses(memory_terms),
     )
 
@@ -200,7 +208,7 @@ def _computing_s(operations: float, work: Work, unit: Processor, profile: Profil
     """A CPU's peak is that of all its threads."""
     peak = peak_of(unit, work.dtype)
     on_cpu = unit is profile.processors.get("cpu")
-    share = min(1.0, work.threads / profile.threads) if on_cpu and profile.threads else 1.0
+    share = min(1.0, work.threads / profile.threads) if on_cpu and profile.threads and work.threads else 1.0
     return operations / (peak * share) if peak else 0.0
 
 

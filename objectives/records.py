@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
@@ -46,11 +47,22 @@ class HoldoutUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """One repeated measurement of a run's reference trial. ``time`` is seconds since the epoch."""
+    """One repeated measurement of a device's reference trial. ``time`` is seconds since the epoch."""
 
     trial: int
+    device: str
     time: float
     measurement: Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceEvent:
+    """Something that happened to a device of a run. ``time`` is seconds since the epoch."""
+
+    device: str
+    time: float
+    event: Literal["opened", "lost", "back"]
+    reason: str = ""
 
 
 _finite = with_config(ConfigDict(allow_inf_nan=False))
@@ -61,6 +73,7 @@ BASELINES = TypeAdapter(tuple[Baseline, ...], config=ConfigDict(allow_inf_nan=Fa
 ANSWER = TypeAdapter(_finite(ScoredAnswer))
 USE = TypeAdapter(_finite(HoldoutUse))
 REFERENCE = TypeAdapter(_finite(Reference))
+EVENT = TypeAdapter(_finite(DeviceEvent))
 
 
 def trial_as_json(trial: Trial) -> str:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from hardware_profiles.messages import Measurement
+from hardware_profiles.wire import Preflight
 from objectives.abstention import abstention, accuracy_answered
 from objectives.accuracy import accuracy, paired_difference
 from objectives.costs import expected_cost
@@ -44,6 +45,8 @@ class Outcome:
     Attributes:
         samples, answers, scores: the rows of the search split that were scored; scores are in 0..1.
         spread: how far a p50 strays between processes on this device, as a share.
+        preflight: what leaves the device's accelerator.
+        on: where a search has several devices, the fields of this outcome that are each device's own.
         unmodified: answers of the candidate's own model as it comes, by id of the row.
     """
 
@@ -54,6 +57,8 @@ class Outcome:
     size_bytes: int | None = None
     measurement: Measurement | None = None
     spread: float = BETWEEN_PROCESSES
+    preflight: Preflight | None = None
+    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unmodified: Mapping[str, str] | None = None
     retained: Retained | None = None
 
@@ -66,6 +71,9 @@ class Objective(Protocol):
         label, unit: for readers; a share in 0..1 has no unit.
         direction: which way is better.
         relative: compared by ratio (milliseconds, megabytes: always above 0), not by difference (shares).
+
+    One that reads ``Outcome.measurement`` also has ``of_device = True``: a search of several devices then has it once
+    for each (see :mod:`objectives.devices`). Others never see a measurement in such a search.
     """
 
     @property
@@ -94,6 +102,7 @@ class Definition:
     direction: Direction
     relative: bool
     derive: Callable[[Outcome], Figure]
+    of_device: bool = False
 
     def figure(self, outcome: Outcome) -> Figure:
         """As in :class:`Objective`."""
@@ -164,6 +173,15 @@ def _size(outcome: Outcome) -> Figure:
     return Figure(value=None) if outcome.size_bytes is None else size_figure(outcome.size_bytes)
 
 
+def _fallback(outcome: Outcome) -> Figure:
+    """The share of the deployed graphs' operations that leave the accelerator. Counted, so it has no spread."""
+    looked = outcome.preflight
+    if looked is None or not looked.operations:
+        return Figure(value=None)
+    share = len(looked.fallback) / looked.operations
+    return Figure(value=share, low=share, high=share, n=looked.operations)
+
+
 def _accuracy(outcome: Outcome) -> Figure:
     return accuracy(outcome.scores)
 
@@ -176,8 +194,12 @@ def _share(name: str, label: str, direction: Direction, derive: Callable[[Outcom
     return Definition(name=name, label=label, unit="", direction=direction, relative=False, derive=derive)
 
 
-def _measured(name: str, label: str, unit: str, derive: Callable[[Outcome], Figure]) -> Definition:
-    return Definition(name=name, label=label, unit=unit, direction="min", relative=True, derive=derive)
+def _measured(
+    name: str, label: str, unit: str, derive: Callable[[Outcome], Figure], *, of_device: bool = True
+) -> Definition:
+    return Definition(
+        name=name, label=label, unit=unit, direction="min", relative=True, derive=derive, of_device=of_device
+    )
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -188,7 +210,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         _measured("ttft_p50_ms", "TTFT p50", "ms", _latency("ttft_p50_ms")),
         _measured("token_p50_ms", "Per token p50", "ms", _latency("token_p50_ms")),
         _measured("memory_peak_mb", "Peak memory", "MB", _of_measurement(memory_figure)),
-        _measured("size_mb", "Size", "MB", _size),
+        _measured("size_mb", "Size", "MB", _size, of_device=False),
         _measured("load_s", "Load time", "s", _latency("load_s")),
         *(_measured(f"latency_p{p}_ms", f"Latency p{p}", "ms", _latency(f"latency_p{p}_ms")) for p in (90, 95, 99)),
         _measured("memory_above_mb", "Memory above runtime", "MB", _of_measurement(memory_above_figure)),
@@ -199,6 +221,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         _share("abstention", "Abstention", "min", _abstention),
         _share("accuracy_answered", "Accuracy when answered", "max", _accuracy_answered),
         Definition(name="cost", label="Cost", unit="an item", direction="min", relative=False, derive=_expected_cost),
+        replace(_share("fallback", "Off the accelerator", "min", _fallback), of_device=True),
     )
 }
 
@@ -245,7 +268,13 @@ def flaw(objective: Any) -> str:
 
 def metadata(objective: Objective) -> dict[str, Any]:
     """What a reader of a run needs of an objective that may not be installed where it is read."""
-    return {name: getattr(objective, name) for name in _METADATA}
+    known = {name: getattr(objective, name) for name in _METADATA}
+    return known | ({"of_device": True} if of_device(objective) else {})
+
+
+def of_device(objective: Objective) -> bool:
+    """Whether the figure is of what one device measured."""
+    return bool(getattr(objective, "of_device", False))
 
 
 def described(settings: Mapping[str, Any]) -> Mapping[str, Objective]:

@@ -12,16 +12,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hardware_profiles.messages import Measurement
-from hardware_profiles.store import append, write_atomic
+from hardware_profiles.messages import Measurement, Mode
+from hardware_profiles.store import write_atomic
 from objectives.folders import new_folder, refuse_read_only
+from objectives.lines import append_line, lines
 from objectives.records import (
     ANSWER,
     BASELINES,
+    EVENT,
     MEASUREMENT,
     REFERENCE,
     USE,
     Baseline,
+    DeviceEvent,
     HoldoutUse,
     Reference,
     ScoredAnswer,
@@ -106,6 +109,12 @@ class RunFolder:
             raise BadInput(f"{path}: the run folder cannot be written to ({error.strerror}).") from None
         return run
 
+    @staticmethod
+    def refuse_occupied(path: Path) -> None:
+        """Raise :class:`BadInput` where something is in the place of a new run."""
+        if path.exists():
+            raise BadInput(_occupied(path, None))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the right to write this run: one process searches in a run folder at a time.
@@ -167,45 +176,65 @@ class RunFolder:
             raise BadInput(f"{self.path}: there is no trial {number} in this run.")
         return _read_trial(path)
 
-    def write_answers(self, number: int, answers: Sequence[ScoredAnswer]) -> None:
-        lines = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
-        write_atomic(self._file("answers", number, "jsonl"), "".join(f"{line}\n" for line in lines))
+    def write_answers(self, number: int, answers: Sequence[ScoredAnswer], device: str = "") -> None:
+        """Keep a trial's answers; those of one ``device`` apart, where they are not the trial's own."""
+        rows = [json.dumps(ANSWER.dump_python(answer), ensure_ascii=False, allow_nan=False) for answer in answers]
+        ending = f"{device}.jsonl" if device else "jsonl"
+        write_atomic(self._file("answers", number, ending), "".join(f"{row}\n" for row in rows))
 
-    def read_answers(self, number: int) -> tuple[ScoredAnswer, ...]:
-        """A trial's answers in the order of the split; none where it was not scored."""
-        path = self._file("answers", number, "jsonl")
+    def read_answers(self, number: int, device: str = "") -> tuple[ScoredAnswer, ...]:
+        """A trial's answers in the order of the split, those of ``device`` where it has its own; none if unscored."""
+        path = self._file("answers", number, f"{device}.jsonl")
+        path = path if device and path.is_file() else self._file("answers", number, "jsonl")
         if not path.is_file():
             return ()
         with path.open("rb") as stream:
             return tuple(ANSWER.validate_json(line, strict=True) for line in stream)
 
-    def write_measurement(self, number: int, measurement: Measurement) -> None:
+    def write_measurement(self, deployed: str, device: str, measurement: Measurement) -> None:
+        """Keep what a device measured of all trials that deploy the same; a finalist's stands beside the first."""
         text = json.dumps(MEASUREMENT.dump_python(measurement), ensure_ascii=False, allow_nan=False)
-        write_atomic(self._file("measurements", number, "json"), text)
+        write_atomic(self._measurement(deployed, device, measurement.mode), text)
 
-    def read_measurement(self, number: int) -> Measurement | None:
-        """A trial's raw measurement; null where it was not measured."""
-        path = self._file("measurements", number, "json")
-        return MEASUREMENT.validate_json(path.read_bytes(), strict=True) if path.is_file() else None
+    def read_measurement(self, deployed: str, device: str, mode: Mode | None = None) -> Measurement | None:
+        """The raw measurement of a bundle on a device, the finalist's if there is one; null if there is none.
 
-    def log_reference(self, number: int, measurement: Measurement) -> None:
-        """Append a repeated measurement of the reference trial: what a p50 does on this device when nothing changes."""
-        reference = Reference(trial=number, time=time.time(), measurement=measurement)
-        _append(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
+        With ``mode`` only one that was made so.
+        """
+        for made in (mode,) if mode else ("finalist", "provisional"):
+            path = self._measurement(deployed, device, made)
+            if path.is_file():
+                return MEASUREMENT.validate_json(path.read_bytes(), strict=True)
+        return None
 
-    def read_references(self) -> tuple[Reference, ...]:
-        """The repeated measurements of the latest reference trial, oldest first; a torn line is passed over."""
-        found = []
-        for line in self._references.read_bytes().splitlines() if self._references.is_file() else ():
-            try:
-                found.append(REFERENCE.validate_json(line))
-            except ValidationError:
-                continue
+    def log_reference(self, number: int, device: str, measurement: Measurement) -> None:
+        """Append a repeated measurement of a device's reference trial: what a p50 does when nothing changes."""
+        reference = Reference(trial=number, device=device, time=time.time(), measurement=measurement)
+        append_line(self._references, json.dumps(REFERENCE.dump_python(reference), ensure_ascii=False, allow_nan=False))
+
+    def read_references(self, device: str) -> tuple[Reference, ...]:
+        """The repeated measurements of a device's latest reference trial, oldest first; torn lines are passed over."""
+        found = [one for one in lines(self._references, REFERENCE) if one.device == device]
         return tuple(one for one in found if one.trial == found[-1].trial)
+
+    def log_device(self, event: DeviceEvent) -> None:
+        """Put on record that a device was opened, lost or came back."""
+        append_line(self._events, json.dumps(EVENT.dump_python(event), ensure_ascii=False, allow_nan=False))
+
+    def device_events(self) -> tuple[DeviceEvent, ...]:
+        """What happened to the run's devices, oldest first; torn lines are passed over."""
+        return tuple(lines(self._events, EVENT))
 
     @property
     def _references(self) -> Path:
         return self.path / "measurements" / "references.jsonl"
+
+    @property
+    def _events(self) -> Path:
+        return self.path / "devices.jsonl"
+
+    def _measurement(self, deployed: str, device: str, mode: str) -> Path:
+        return self.path / "measurements" / f"{deployed[:16]}@{device}.{mode}.json"
 
     def write_baselines(self, baselines: Sequence[Baseline]) -> None:
         text = json.dumps(BASELINES.dump_python(tuple(baselines)), indent=1, ensure_ascii=False, allow_nan=False)
@@ -226,7 +255,7 @@ class RunFolder:
     def log_holdout(self, purpose: str, trials: Sequence[int]) -> HoldoutUse:
         """Put a use of the holdout split on record before it happens, and say whether it is a repeat."""
         use = HoldoutUse(purpose=purpose, trials=tuple(trials), repeat=bool(self.holdout_uses()), time=time.time())
-        _append(self.path / "holdout.jsonl", json.dumps(USE.dump_python(use), ensure_ascii=False))
+        append_line(self.path / "holdout.jsonl", json.dumps(USE.dump_python(use), ensure_ascii=False))
         return use
 
     def holdout_uses(self) -> tuple[HoldoutUse, ...]:
@@ -238,16 +267,10 @@ class RunFolder:
         return self.path / folder / f"{number:05d}.{ending}"
 
 
-def _append(path: Path, line: str) -> None:
-    """Append one line and make it durable; a line that a crash left torn is closed first."""
-    content = path.read_bytes() if path.is_file() else b""
-    torn = bool(content) and not content.endswith(b"\n")
-    append(path, (("\n" if torn else "") + line + "\n").encode())
-
-
-def _occupied(path: Path, settings: Mapping[str, Any]) -> str:
+def _occupied(path: Path, settings: Mapping[str, Any] | None) -> str:
     try:
-        changed = differences(RunFolder.open(path).settings, settings)
+        found = RunFolder.open(path).settings
+        changed = differences(found, found if settings is None else settings)
     except BadInput:
         return f"{path}: something that is no run is there already; choose another name with --run."
     if changed:

@@ -37,6 +37,7 @@ class Shape(_Part):
     search: _Search = _Search()
     space: _Space = _Space()
     task: _Task = _Task()
+    devices: dict[str, dict[str, Any]] = {}
     store: str = ""
 
 
@@ -44,7 +45,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What makes two settings two searches: what differs of space, task, device and search settings, field by field."""
     parts: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "task": lambda s: {k: v for k, v in s.get("task", {}).items() if k != "path"},
-        "device": lambda s: s.get("device"),
+        "set of devices": lambda s: {name: one.get("profile") for name, one in s.get("devices", {}).items()},
         "store": lambda s: s.get("store"),
         "set of model folders": lambda s: s.get("models"),
         "set of tool versions": lambda s: s.get("versions"),

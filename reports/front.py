@@ -10,6 +10,7 @@ import numpy as np
 
 from objectives import pareto
 from objectives.accuracy import paired_difference
+from objectives.devices import seen_from, split
 from objectives.latency import between_processes
 from objectives.noise import noise_floor
 from objectives.registry import OBJECTIVES, Objective, described
@@ -112,18 +113,21 @@ def front(
     )
 
 
-def floors_of(run: RunFolder) -> dict[str, float]:
-    """The noise floor of latencies on the run's device: how well the p50 of one bundle repeats in another process."""
-    spread = between_processes([reference.measurement for reference in run.read_references()])
+def floors_of(run: RunFolder, device: str) -> dict[str, float]:
+    """The noise floor of latencies on a device of the run: how well a bundle's p50 repeats in another process."""
+    spread = between_processes([reference.measurement for reference in run.read_references(device)])
     return dict.fromkeys(("latency_p50_ms", "ttft_p50_ms", "token_p50_ms"), spread)
 
 
-def scores_of(run: RunFolder) -> Scores:
-    """The scores in a run's answers, read when they are asked for; damaged ones raise :class:`BadInput`."""
+def scores_of(run: RunFolder, device: str = "") -> Scores:
+    """The scores in a run's answers, read when they are asked for; damaged ones raise :class:`BadInput`.
+
+    With ``device`` those of its own answers, where it has some that are not the trial's.
+    """
 
     def read(number: int) -> dict[str, float]:
         try:
-            return {answer.id: answer.score for answer in run.read_answers(number)}
+            return {answer.id: answer.score for answer in run.read_answers(number, device)}
         except (OSError, ValueError):
             raise BadInput(
                 f"{run.path / 'answers'}: the answers of trial {number} cannot be read; move them away."
@@ -132,10 +136,14 @@ def scores_of(run: RunFolder) -> Scores:
     return read
 
 
-def front_of(run: RunFolder, trials: Sequence[Trial]) -> Front:
-    """The front of a run's trials, by the run's own objectives, noise floors and scores."""
-    names, known = objectives_of(run.settings), described(run.settings)
-    return front(trials, names, floors_of(run), scores_of(run), known)
+def front_of(run: RunFolder, trials: Sequence[Trial], device: str) -> Front:
+    """The front of a run's trials on one of its devices, by the run's own objectives, noise floors and scores.
+
+    Its trials are those seen from the device (:func:`objectives.devices.seen_from`).
+    """
+    names, known = objectives_of(run.settings, device), described(run.settings)
+    seen = [seen_from(trial, device) for trial in trials]
+    return front(seen, names, floors_of(run, device), scores_of(run, device), known)
 
 
 def objectives_by_name(names: Sequence[str], known: Mapping[str, Objective] = OBJECTIVES) -> tuple[Objective, ...]:
@@ -177,9 +185,16 @@ def trial_as_dict(trial: Trial) -> dict[str, Any]:
     }
 
 
-def objectives_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a run's objectives (``search.objectives`` in its settings)."""
-    return tuple(settings.get("search", {}).get("objectives") or DEFAULT_OBJECTIVES)
+def objectives_of(settings: Mapping[str, Any], device: str) -> tuple[str, ...]:
+    """The plain names of a run's objectives on one of its devices (``search.objectives`` in its settings).
+
+    A device of several that none of them is bound to has the others, then the default's latency.
+    """
+    named = [split(name) for name in settings.get("search", {}).get("objectives") or DEFAULT_OBJECTIVES]
+    found = [name for name, at in named if at in ("", device)]
+    if any(at for _, at in named) and not any(at == device for _, at in named):
+        found.append(DEFAULT_OBJECTIVES[1])
+    return tuple(dict.fromkeys(found))
 
 
 def _neighbours(trials: Sequence[Trial], scores: Scores) -> list[Figure]:

@@ -45,10 +45,10 @@ def card(title: str, note: str | Html | None, *content: Html) -> Html:
     )
 
 
-def table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str, id_: str | None = None) -> Html:
+def table(heads: Sequence[Html | None], rows: Sequence[Html], class_: str) -> Html:
     """A table that scrolls where it is wider than the page; ``sortable`` is a class that the page's script knows."""
     above = element("thead", element("tr", *heads))
-    return element("div", element("table", above, element("tbody", *rows), class_=class_, id_=id_), class_="wrap")
+    return element("div", element("table", above, element("tbody", *rows), class_=class_), class_="wrap")
 
 
 def head(text: str, below: str = "", *, num: bool = True, sort: bool = True, title: str | None = None) -> Html:

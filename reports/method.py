@@ -17,7 +17,12 @@ Items are scored in batches through the bundle's runtime. On CPUs with bf16 most
 in bf16 and repeated in f32 where the margin is small.
 Latency is the median time of a whole answer in a fresh process, over at least 11 timed answers after warm-up. \
 Its 95 % interval comes from order statistics, widened for the spread between processes.
-Provisional: measured in one process only.
+Provisional: measured in one process only. At the end of a search up to 12 members of the front, \
+those nearest its knee, \
+are measured again as finalists, in at least five processes, and lose that label; \
+what is on the front only since then keeps it. Trials that deploy the same bundle share one measurement.
+Accuracy is scored on the searching machine where its answers were those that the device gave while it was timed, else \
+on the device itself, which is on the label.
 A trial is on the front if no other is at least as good in every objective up to the noise floor, \
 which for latencies is how far the p50 of one bundle strays in other processes on this device (at least 5 %), and for \
 other figures the median half-width of the front's intervals. Accuracy's comes from the paired differences between \

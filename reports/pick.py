@@ -18,6 +18,7 @@ PREFERENCES: Mapping[str, str] = {
     "latency": "latency_p50_ms",
     "memory": "memory_peak_mb",
     "size": "size_mb",
+    "energy": "energy_j",
 }
 
 
@@ -70,9 +71,9 @@ def pick(
     """The trial that ``prefer`` likes best on the front of those that keep to the limits.
 
     ``knee`` is the member where giving up a little of one objective no longer buys much of another
-    (:func:`objectives.pareto.knee`). ``accuracy``, ``latency``, ``memory`` and ``size`` take the best in that figure,
-    which counts as an objective of the front if it was none. A limit holds for the figure's value, not for the end of
-    its interval. ``floors``, ``scores`` and ``known`` as in :func:`reports.front.front`.
+    (:func:`objectives.pareto.knee`). ``accuracy``, ``latency``, ``memory``, ``size`` and ``energy`` take the best in
+    that figure, which counts as an objective of the front if it was none. A limit holds for the figure's value, not for
+    the end of its interval. ``floors``, ``scores`` and ``known`` as in :func:`reports.front.front`.
 
     Raises:
         BadInput: an unknown figure or preference, one that was not measured, or limits that no trial keeps to; then
@@ -83,6 +84,10 @@ def pick(
         if name in SHARES and bound > 1:
             raise BadInput(f"{name}{op}{bound:g}: {name} is a share from 0 to 1; {bound:g} % is {bound / 100:g}.")
     judged = _objectives(prefer, objectives)
+    if prefer == "energy" and not any(figure_of(trial, "energy_j").value for trial in trials):
+        raise BadInput(
+            "--prefer energy: energy was not measured on this device; choose knee, accuracy, latency, memory or size."
+        )
     kept = [trial for trial in trials if trial.state == "complete" and not any(_misses(trial, limits, known))]
     if not kept:
         raise BadInput(_none_meets(trials, limits, known))
@@ -132,10 +137,6 @@ def pick_as_dict(picked: Pick) -> dict[str, Any]:
 
 
 def _objectives(prefer: str, objectives: Sequence[str]) -> tuple[str, ...]:
-    if prefer == "energy":
-        raise BadInput(
-            "--prefer energy: energy was not measured on this device; choose knee, accuracy, latency, memory or size."
-        )
     refuse_unknown({prefer: None}, ["knee", *PREFERENCES], "--prefer")
     wanted = PREFERENCES.get(prefer)
     return tuple(objectives) if wanted is None or wanted in objectives else (*objectives, wanted)
@@ -214,6 +215,7 @@ def _explain(
         "latency": "is the fastest",
         "memory": "needs the least memory",
         "size": "is the smallest",
+        "energy": "needs the least energy",
     }[prefer]
     figures = ", ".join(f"{one.label.lower()} {_figure(figure_of(chosen, one.name), one)}" for one in judged)
     if len(ranked) == 1:

@@ -11,16 +11,18 @@ from reports.front import Front
 from reports.markup import Html, element, head, join, table
 from reports.words import describe, figure_of, figures_of, interval, model_path, number, value_name
 
-_FIGURES = ("latency_p50_ms", "size_mb", "memory_peak_mb", "ttft_p50_ms", "token_p50_ms")
+_FIGURES = ("latency_p50_ms", "latency_p95_ms", "energy_j", "size_mb", "memory_peak_mb", "ttft_p50_ms", "token_p50_ms")
 _MOST_COLUMNS = 6
 _HEADS = {
     "latency_p50_ms": ("Latency", "p50, ms"),
+    "latency_p95_ms": ("Latency", "p95, ms"),
+    "energy_j": ("Energy", "an answer, J"),
     "ttft_p50_ms": ("TTFT", "p50, ms"),
     "token_p50_ms": ("Per token", "p50, ms"),
     "memory_peak_mb": ("Memory", "peak, MB"),
     "size_mb": ("Size", "MB"),
 }
-_ELSEWHERE = ("accuracy", "accuracy_answered", "load_s")
+_ELSEWHERE = ("accuracy", "accuracy_answered", "load_s", "latency_p90_ms", "latency_p99_ms", "memory_above_mb")
 _WITH_INTERVAL = ("latency_p50_ms",)
 _ACCURACY = OBJECTIVES["accuracy"]
 
@@ -65,7 +67,7 @@ def trials_table(
         notes += [f"{figure_of(trial, 'accuracy').n} items"] if trial.state == "pruned" else []
         cells.append(element("td", *map(_label, notes)))
         rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
-    return table(heads, rows, "sortable", "all-trials" if states else "front-table")
+    return table(heads, rows, "sortable all-trials" if states else "sortable")
 
 
 def detail(trial: Trial, found: Front, order: Mapping[str, str], *, shown: bool) -> Html:
@@ -189,7 +191,8 @@ def _columns(trials: Sequence[Trial], found: Front) -> list[Objective]:
     had = {objective.name for trial in trials for objective, _ in figures_of(trial, found.known)}
     more = [name for name in found.known if name in had and name not in (*_FIGURES, *_ELSEWHERE)]
     first = [one.name for one in found.objectives if one.name not in _ELSEWHERE]
-    names = list(dict.fromkeys([*first, _FIGURES[0], *more, *_FIGURES]))[:_MOST_COLUMNS]
+    fixed = [name for name in _FIGURES if name in had or name not in ("latency_p95_ms", "energy_j")]
+    names = list(dict.fromkeys([*first, _FIGURES[0], *more, *fixed]))[:_MOST_COLUMNS]
     return [found.known[name] for name in (*_FIGURES, *more) if name in names]
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
-from hardware_profiles.profile import Profile
 from hardware_profiles.runtimes import capabilities
 from objectives.folders import refuse_read_only
 from objectives.task import Task
@@ -139,7 +139,16 @@ def refuse_bad_models(space: Space) -> None:
             raise BadInput(f"{space.source}: axes.model.path: {error}") from None
 
 
-def narrowed(space: Space, device: Profile) -> tuple[Space, tuple[str, ...]]:
+class Able(Protocol):
+    """What of a device bears on execution settings: a profile, or several devices together."""
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...
+
+
+def narrowed(space: Space, device: Able) -> tuple[Space, tuple[str, ...]]:
     """The space without execution settings that this device does not have, and a sentence about each that went.
 
     Threads and dtypes that its profile leaves to the machine rule nothing out.

@@ -79,13 +79,16 @@ def pick_command(
     run: Run,
     least: Annotated[list[str] | None, typer.Option("--min", help="FIGURE=VALUE that it must reach.")] = None,
     most: Annotated[list[str] | None, typer.Option("--max", help="FIGURE=VALUE that it must not exceed.")] = None,
-    prefer: Annotated[str, typer.Option(help="knee, accuracy, latency, memory or size.", metavar="WHAT")] = "knee",
+    prefer: Annotated[
+        str, typer.Option(help="knee, accuracy, latency, memory, size or energy.", metavar="WHAT")
+    ] = "knee",
+    device: Annotated[str | None, typer.Option(help="Whose front, where the run has several devices.")] = None,
     as_json: Json = False,
 ) -> None:
     """Choose one configuration from the front and score it on the holdout split."""
     from search.show import pick_and_rescore
 
-    pick_and_rescore(run, _limits(least, "--min"), _limits(most, "--max"), prefer, as_json=as_json)
+    pick_and_rescore(run, _limits(least, "--min"), _limits(most, "--max"), prefer, device, as_json=as_json)
 
 
 @app.command("export", epilog="Example: vlmfront export runs/inspection 12 deploy/")

@@ -10,6 +10,7 @@ from typing import Any
 from objectives.registry import Objective, available, load
 from objectives.task import Task
 from search.budget import Budget, parse_budget
+from search.targets import Targets, each_limit, each_objective, read_targets
 from spaces.errors import BadInput
 from spaces.reader import load_yaml, refuse_unknown
 
@@ -25,10 +26,12 @@ FIELDS = {
     "task",
     "space",
     "device",
+    "devices",
     "objectives",
     "limits",
     "retention",
     "racing",
+    "finalists",
     "budget",
     "items",
     "seed",
@@ -55,11 +58,13 @@ class SearchConfig:
     Attributes:
         name: the run's name unless ``--run`` gives a folder.
         task, space: paths of the two files.
-        device: name of the target; ``local`` is this machine.
-        objectives: one to three figures; the first has the say where one must be chosen.
+        targets: the devices that it is for; ``local`` is this machine.
+        objectives: one to four figures; the first has the say where one must be chosen. With several devices, those
+            of a device once for each (``latency_p50_ms@pi``), and limits likewise.
         known: every figure that there is, by name.
         limits: figure -> ``min`` or ``max`` -> the value that a trial must keep.
         racing: whether scoring stops early where a trial can no longer reach the front.
+        finalists: whether the front is measured again at the end, in at least five processes each.
         items: how many rows of the search split score a trial; null for all.
         workers: trials that are built and scored at once, one core each.
         sampler: what proposes candidates: a name or ``module:attr``, see :mod:`search.samplers`.
@@ -70,12 +75,13 @@ class SearchConfig:
     name: str
     task: Path
     space: Path
-    device: str
+    targets: Targets
     objectives: tuple[str, ...]
     known: Mapping[str, Objective]
     limits: Mapping[str, Mapping[str, float]]
     retention: RetentionConfig | None
     racing: bool
+    finalists: bool
     budget: Budget
     items: int | None
     seed: int
@@ -106,14 +112,10 @@ def load_config(path: Path) -> SearchConfig:
     limits = document.get("limits", {})
     if not isinstance(limits, dict):
         raise BadInput(f"{path}: limits: a mapping like {{memory_peak_mb: {{max: 500}}}} is expected.")
+    targets = read_targets(document, path)
     known, names = _figures([*objectives, *limits], path)
-    refuse_unknown(dict.fromkeys(names[str(name)] for name in objectives), known, f"{path}: objectives")
-    limits = {names[str(name)]: bounds for name, bounds in limits.items()}
-    device = document.get("device", "local")
-    if device != "local":
-        raise BadInput(
-            f"{path}: device: {device!r} is not known; this version measures on 'local', the machine it runs on."
-        )
+    goals = each_objective([names[str(name)] for name in objectives], known, targets, path)
+    limits = _limits({names[str(name)]: bounds for name, bounds in limits.items()}, path)
     try:
         budget = parse_budget(document.get("budget", "1h"))
     except BadInput as error:
@@ -128,12 +130,13 @@ def load_config(path: Path) -> SearchConfig:
         name=name,
         task=path.parent / document["task"],
         space=path.parent / document["space"],
-        device=device,
-        objectives=tuple(names[name] for name in objectives),
+        targets=targets,
+        objectives=tuple(goals),
         known=known,
-        limits=_limits(limits, known, path),
+        limits=each_limit(limits, known, targets, path),
         retention=_retention(document.get("retention"), path),
         racing=_flag(document, "racing", True, path),
+        finalists=_flag(document, "finalists", True, path),
         budget=budget,
         items=_whole(document, "items", None, path),
         seed=_whole(document, "seed", 0, path) or 0,
@@ -215,9 +218,8 @@ def _retention(given: Any, path: Path) -> RetentionConfig | None:
     return RetentionConfig(task=path.parent / given["task"], split=split, items=items)
 
 
-def _limits(given: Mapping[str, Any], known: Mapping[str, Objective], path: Path) -> dict[str, dict[str, float]]:
+def _limits(given: Mapping[str, Any], path: Path) -> dict[str, dict[str, float]]:
     where = f"{path}: limits"
-    refuse_unknown(given, known, where)
     for figure, bounds in given.items():
         if not isinstance(bounds, dict) or not bounds:
             raise BadInput(f"{where}.{figure}: {{min: ...}} or {{max: ...}} is expected.")

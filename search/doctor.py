@@ -37,6 +37,7 @@ def examine(store: Path | None = None) -> Iterator[Finding]:
     yield from _machine()
     yield _disk(root)
     yield _hard_links(root)
+    yield _guarded("devices", _devices, "remove the damaged file, then pair the device again")
     yield _energy()
     yield _guarded("torch", _torch, _INSTALL)
     yield _guarded("torchvision", _torchvision, "pip uninstall torchvision: its build is not torch's, nothing needs it")
@@ -123,6 +124,13 @@ def _machine() -> Iterator[Finding]:
         yield Finding(check="memory", state="warn", detail=amount, cure=cure)
     else:
         yield Finding(check="memory", state="ok", detail=amount)
+
+
+def _devices() -> str:
+    """Which devices a search can name; `vlmfront device check NAME` looks whether one works."""
+    from search.fleet import known_names
+
+    return ", ".join(known_names())
 
 
 def _disk(store: Path) -> Finding:

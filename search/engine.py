@@ -4,26 +4,26 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from threading import Event, Lock, Thread
+from functools import partial
+from threading import Lock, Thread
 
-from hardware_profiles.messages import JobFailed
+from hardware_profiles.agent.supervisor import Cancelled
 from objectives.registry import Objective
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from search.budget import Budget
 from search.evaluate import Evaluator
 from search.executors import Builder, Interrupted
-from search.gate import Gate
+from search.fleet import Fleet
+from search.late import SHARE, Late
+from search.references import References
 from search.study import Study
 
-REFERENCE_EVERY = 8
-"""A reference bundle is measured again after this many trials, to see drift and the noise of this device."""
+RETRY_EVERY = 4
+"""A lost device is looked for again after this many trials."""
 
 _TICK_S = 0.05
-_REFERENCE_FIRST = 3
-"""Measurements of the reference taken at once when it is chosen: a spread needs three."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,10 @@ class Engine:
         objectives: Sequence[str],
         budget: Budget,
         builders: Sequence[Builder],
-        gate: Gate,
-        stop: Event,
+        fleet: Fleet,
+        finalists: bool,
         on_trial: Callable[[Trial], None],
+        on_finalist: Callable[[str, int, int], None],
     ) -> None:
         self._run = run
         self._study = study
@@ -57,9 +58,11 @@ class Engine:
         self._objectives = objectives
         self._budget = budget
         self._builders = builders
-        self._gate = gate
-        self._stop = stop
+        self._fleet = fleet
+        self._stop = fleet.stop
+        self._finalists = finalists
         self._on_trial = on_trial
+        self._on_finalist = on_finalist
         self._lock = Lock()
         self._told = len(run.read_trials())
         self._asked = self._told
@@ -67,37 +70,50 @@ class Engine:
         self._errors: list[BaseException] = []
         self._durations: list[float] = []
         self._deadline = math.inf
-        references = run.read_references()
-        self._reference = references[-1].trial if references else None
+        self._references = References(run, evaluator.measuring)
+        self._late = Late(run, evaluator, self._references)
+        self._catching = Lock()
 
     def search(self) -> Outcome:
-        """Search until the budget is spent, the space is exhausted, or the user interrupts.
+        """Search until the budget is spent, the space is exhausted, or the user interrupts; then measure the finalists.
 
         Raises:
-            Exception: whatever went wrong in a worker that is no failure of a trial, after all workers ended.
+            AllLost: no device is within reach any more; all that was finished is kept.
+            Exception: whatever else went wrong in a worker that is no failure of a trial, after all workers ended.
         """
         begun = time.monotonic()
-        if self._budget.seconds is not None:
-            self._deadline = begun + self._budget.seconds
-        workers = [Thread(target=self._work, args=(builder,), daemon=True) for builder in self._builders]
-        ended = "budget"
-        try:
-            for worker in workers:
-                worker.start()
-            while any(worker.is_alive() for worker in workers):
-                if time.monotonic() > self._deadline:
-                    self.halt()
-                time.sleep(_TICK_S)
-        except KeyboardInterrupt:
-            ended = "interrupted"
-        self.halt()
-        for worker in workers:
-            worker.join()
+        seconds = math.inf if self._budget.seconds is None else self._budget.seconds
+        self._deadline = begun + seconds * (1 - SHARE if self._finalists else 1)
+        interrupted = self._through([self._catch_up, *(partial(self._work, one) for one in self._builders)])
+        if self._finalists and not interrupted and not self._errors and self._told:
+            self._stop.clear()
+            self._deadline = begun + seconds
+            each = [partial(self._late.finalists, name, self._on_finalist) for name in self._fleet.names]
+            interrupted = self._through([self._catch_up, *each])
         if self._errors:
             raise self._errors[0]
-        if ended == "budget" and self._exhausted:
-            ended = "exhausted"
+        ended = "interrupted" if interrupted else "exhausted" if self._exhausted else "budget"
         return Outcome(ended=ended, told=self._told, seconds=time.monotonic() - begun)
+
+    def _through(self, work: Sequence[Callable[[], None]]) -> bool:
+        """Do the first piece of work, then the others at once, up to the deadline; whether the user interrupted."""
+        first, *others = (Thread(target=self._guarded, args=(one,), daemon=True) for one in work)
+        interrupted = False
+        try:
+            for threads in ([first], others):
+                for thread in threads if not self._stop.is_set() else ():
+                    thread.start()
+                while any(thread.is_alive() for thread in threads):
+                    if time.monotonic() > self._deadline:
+                        self.halt()
+                    time.sleep(_TICK_S)
+        except KeyboardInterrupt:
+            interrupted = True
+        self.halt()
+        for thread in (first, *others):
+            if thread.ident is not None:
+                thread.join()
+        return interrupted
 
     def halt(self) -> None:
         """Stop at once: what runs is killed and stays untold; everything told is on disk already."""
@@ -105,22 +121,36 @@ class Engine:
         for builder in self._builders:
             builder.kill()
 
-    def _work(self, builder: Builder) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            while self._may_begin():
-                with self._gate.work():
-                    asked = self._study.ask()
-                if asked is None:
-                    self._exhausted = True
-                    return
-                begun = time.monotonic()
-                trial = self._evaluator.evaluate(asked, builder)
-                self._measure_reference(self._tell(trial, time.monotonic() - begun))
-        except Interrupted:
+            work()
+        except (Interrupted, Cancelled):
             return
         except BaseException as error:
             self._errors.append(error)
             self.halt()
+
+    def _work(self, builder: Builder) -> None:
+        while self._may_begin():
+            with self._fleet.gate.work():
+                asked = self._study.ask()
+            if asked is None:
+                self._exhausted = True
+                return
+            begun = time.monotonic()
+            trial = self._evaluator.evaluate(asked, builder)
+            self._references.measure(self._tell(trial, time.monotonic() - begun))
+            if self._told % RETRY_EVERY == 0:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Look for lost devices, and measure what waits for one that is there; one worker at a time does."""
+        if self._catching.acquire(blocking=False):
+            try:
+                self._fleet.find()
+                self._late.catch_up(self._tell_late)
+            finally:
+                self._catching.release()
 
     def _may_begin(self) -> bool:
         """Whether another trial may begin: within the count, and likely to end before the deadline."""
@@ -135,24 +165,19 @@ class Engine:
             self._asked += 1
             return True
 
-    def _tell(self, trial: Trial, seconds: float) -> int:
-        """Tell the trial; how many measurements of the reference are due now."""
+    def _tell(self, trial: Trial, seconds: float) -> Mapping[str, int]:
+        """Tell the trial, unless it waits for a device; how often each device has to measure its reference now."""
         with self._lock:
-            tell(self._study, trial, self._objectives, self._evaluator.limits)
+            if not trial.waits_for:
+                tell(self._study, trial, self._objectives, self._evaluator.limits)
             self._told += 1
             self._durations.append(seconds)
             self._on_trial(trial)
-            if self._reference is None and trial.state == "complete":
-                self._reference = trial.number
-                return _REFERENCE_FIRST
-            return int(self._reference is not None and self._told % REFERENCE_EVERY == 0)
+            return self._references.due(trial, self._told)
 
-    def _measure_reference(self, times: int) -> None:
-        """Measure the reference bundle again: it shows drift, and how well a p50 repeats on this device."""
-        for _ in range(times):
-            assert self._reference is not None
-            with suppress(JobFailed):
-                self._run.log_reference(self._reference, self._evaluator.measure_again(self._reference))
+    def _tell_late(self, trial: Trial) -> None:
+        with self._lock:
+            tell(self._study, trial, self._objectives, self._evaluator.limits)
 
 
 def tell(study: Study, trial: Trial, objectives: Sequence[str], limits: Mapping[str, Mapping[str, float]]) -> None:
@@ -171,12 +196,15 @@ def tell(study: Study, trial: Trial, objectives: Sequence[str], limits: Mapping[
 def settle(run: RunFolder, study: Study, objectives: Sequence[str], limits: Mapping[str, Mapping[str, float]]) -> int:
     """After a stop or a kill: tell what was finished but not told, ask again for what was not finished.
 
-    Returns how many trials are asked again.
+    A trial that waits for a device stays as it is: it is told once it was measured there. Returns how many trials are
+    asked again.
     """
     finished = {trial.number: trial for trial in run.read_trials()}
     again = 0
     for number, parameters in study.interrupted:
-        if number in finished:
+        if number in finished and finished[number].waits_for:
+            study.hold(finished[number].candidate_id)
+        elif number in finished:
             tell(study, finished[number], objectives, limits)
         else:
             study.fail(number, "interrupted", final=False)

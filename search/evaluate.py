@@ -5,48 +5,46 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
-from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.bundle import open_bundle
-from hardware_profiles.messages import Job, JobFailed, Measurement
+from hardware_profiles.messages import JobFailed
 from hardware_profiles.profile import Profile
 from hardware_profiles.store import Entry, Gone, Store
-from objectives.accuracy import accuracy_slices
-from objectives.costs import confusion
-from objectives.latency import between_processes
+from objectives.devices import bound
 from objectives.registry import Objective, Outcome
 from objectives.run import RunFolder
-from objectives.trial import Figure, StageCost, State, Trial
+from objectives.trial import DeviceResult, Figure, StageCost, State, Trial
 from reports.front import floors_of, scores_of
+from search.answering import Answering
 from search.bind import bind
 from search.build import StageTree
 from search.executors import Builder, Interrupted
-from search.feasibility import unfit
-from search.gate import Gate
+from search.feasibility import PREDICTED
+from search.fleet import Fleet
+from search.limits import Limits, judged, violations
+from search.measuring import Measuring
+from search.prediction import Predicted
 from search.progress import Progress, timed
 from search.racing import Race, rival
-from search.scoring import Scored, Scorer, requests
+from search.refusing import Refusing
+from search.scoring import Scored, Scorer
 from search.study import Asked
 from search.unmodified import Reference, Unmodified
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput, StageFailed
-from spaces.sample import Sample
 from spaces.space import Space
 
-TIMED_ITEMS = 24
-"""Different questions that a measurement cycles through, taken evenly over the split so that they are like it."""
-
-_MEASURE_ATTEMPTS = 3
 _BUILD_ATTEMPTS = 3
 
 
 class Evaluator:
     """Evaluates candidates of one run; one call per thread at a time may run for each builder.
 
-    ``objectives``: what the search optimises, in order; ``known``: every objective that has a figure, by name.
+    ``objectives``: what the search optimises, in order, those of a device once for each where it has several;
+    ``known``: every figure there is, by its plain name; ``predicted``: what stands in for the devices, where none is
+    measured.
     """
 
     def __init__(
@@ -57,52 +55,49 @@ class Evaluator:
         scorer: Scorer,
         tree: StageTree,
         store: Store,
-        gate: Gate,
+        fleet: Fleet,
         objectives: Sequence[str],
         known: Mapping[str, Objective],
-        limits: Mapping[str, Mapping[str, float]],
+        limits: Limits,
         racing: bool,
-        stop: Event,
-        device: Profile,
+        predicted: Predicted | None = None,
     ) -> None:
         self._run = run
         self._space = space
         self._scorer = scorer
         self._tree = tree
         self._store = store
-        self._gate = gate
-        self._objectives = [known[name] for name in objectives]
-        self._known = known
+        self._fleet = fleet
+        self._gate = fleet.gate
+        self._stop = fleet.stop
+        self.known = bound(known, fleet.names)
+        self._objectives = [self.known[name] for name in objectives]
         self.limits = limits
         self._racing = racing
-        self._stop = stop
-        self._device = device
+        self._predicted = predicted
+        self._refusing = Refusing(space, self._profiles, limits, lambda: tuple(self._trials.values()))
+        self.measuring = Measuring(run=run, fleet=fleet, task=scorer.task, items=scorer.items, limits=limits)
+        self.answering = Answering(run=run, fleet=fleet, scorer=scorer, stop=fleet.stop)
         self._unmodified = Unmodified(run.path, space, tree)
-        self._trials = list(run.read_trials())
+        self._trials = {trial.number: trial for trial in run.read_trials()}
 
     def evaluate(self, asked: Asked, builder: Builder) -> Trial:
         """The finished trial, also on disk; a candidate that cannot be built or run gives a failed one.
 
         Raises:
             Interrupted: the search was stopped meanwhile; nothing of the trial is kept but its artifacts.
+            AllLost: no device is within reach any more; nothing is kept but artifacts and measurements.
         """
         started = time.time()
-        progress = Progress(Outcome(task=self._scorer.task), self._known)
+        progress = self.progress()
         state: State = "complete"
         reason = ""
         violated: tuple[str, ...] = ()
         try:
-            bundle = self._built(asked.candidate, self._run.bundle(asked.number), builder, progress)
-            progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
-            self._measure(asked.number, bundle, progress)
-            against = self._rival(asked.candidate, progress.figures)
-            if self._score(asked, bundle, against, progress):
-                self._compare(asked.candidate, builder, progress)
-                violated = violations(progress.figures, self.limits)
-                state = "infeasible" if violated else "complete"
+            if violated := self._refused(asked.candidate, progress):
+                state, reason = "infeasible", "; ".join(violated)
             else:
-                assert against is not None
-                state, reason = "pruned", f"behind trial {against.number}, which is no worse in anything else"
+                state, reason, violated = self._tried(asked, builder, progress)
         except (StageFailed, BadInput) as error:
             state, reason = "failed", str(error)
         except JobFailed as error:
@@ -115,7 +110,9 @@ class Evaluator:
             candidate=dict(asked.candidate.values),
             state=state,
             reason=reason,
+            deployed=progress.deployed,
             figures=progress.figures,
+            devices=progress.devices,
             slices=progress.slices,
             confusion=progress.confusion,
             violated=violated,
@@ -126,27 +123,66 @@ class Evaluator:
             started=started,
             finished=time.time(),
         )
-        self._run.write_trial(trial)
-        self._trials.append(trial)
+        self.keep(trial)
         return trial
 
-    def measure_again(self, number: int) -> Measurement:
-        """Measure a finished trial's bundle once more, alone on the machine: for the drift and noise of this device.
+    def _tried(self, asked: Asked, builder: Builder, progress: Progress) -> tuple[State, str, tuple[str, ...]]:
+        """The candidate built, measured and scored: the trial's state, its reason, and the limits that it misses."""
+        bundle = self._built(asked.candidate, self._run.bundle(asked.number), builder, progress)
+        progress.learn(size_bytes=open_bundle(bundle, verify=False).size_bytes)
+        self._measure(asked, bundle, progress)
+        against = self._rival(asked.candidate, progress.figures)
+        if self._score(asked, bundle, against, progress):
+            self._compare(asked.candidate, builder, progress)
+            state, violated = self.judge(progress)
+            return state, "", violated
+        assert against is not None
+        return "pruned", f"behind trial {against.number}, which is no worse in anything else", ()
 
-        Raises:
-            Interrupted: the search was stopped meanwhile.
-            JobFailed: the bundle could not be run.
-        """
-        try:
-            with self._gate.quiet():
-                return self._measurement(self._run.bundle(number))
-        except Cancelled:
-            raise Interrupted from None
+    def progress(self) -> Progress:
+        """What is known of a trial that has not begun."""
+        return Progress(Outcome(task=self._scorer.task), self.known, several=len(self._fleet.names) > 1)
+
+    def judge(self, progress: Progress) -> tuple[State, tuple[str, ...]]:
+        """Hold the figures against the limits: the trial's state, and what it misses; each device is told its own."""
+        state, violated, each = judged(progress.figures, self.limits, progress.devices)
+        for name, missed in each.items():
+            progress.label(name, violated=missed)
+        return state, violated
+
+    def keep(self, trial: Trial) -> None:
+        """Put a trial on record, in place of what was known of it."""
+        self._run.write_trial(trial)
+        self._trials[trial.number] = trial
+
+    def _profiles(self) -> Mapping[str, Profile]:
+        if self._predicted:
+            return dict.fromkeys(self._fleet.names, self._predicted.profile)
+        return {name: device.profile for name, device in self._fleet.devices.items()}
+
+    def _refused(self, candidate: Candidate, progress: Progress) -> tuple[str, ...]:
+        """Why no device can run the candidate, each in a sentence; those that alone cannot are marked."""
+        reasons = {name: one.reason for name, one in self._refusing.of(candidate).items()}
+        if reasons and len(reasons) == len(self._fleet.names):
+            progress.labels += (PREDICTED,)
+            return tuple(dict.fromkeys(reasons.values()))
+        for name, reason in reasons.items():
+            labels = (f"cannot run on {name}: {reason}", PREDICTED)
+            progress.devices[name] = DeviceResult(state="infeasible", reason=reason, labels=labels)
+        return ()
+
+    def _measure(self, asked: Asked, bundle: Path, progress: Progress) -> None:
+        """Measure the bundle on every device, or predict its figures where the search goes by a profile."""
+        if self._predicted is None:
+            self.measuring.everywhere(asked.number, bundle, progress)
+            return
+        found = self._predicted.figures(asked.candidate, self._space)
+        progress.figures |= {name: figure for name, figure in found.items() if figure.value is not None}
+        for name in self._fleet.names:
+            progress.devices[name] = DeviceResult(state="predicted", labels=(self._predicted.label,))
 
     def _built(self, candidate: Candidate, target: Path, builder: Builder, progress: Progress) -> Path:
         """The bundle; built again from the first stage where an artifact was found damaged on the way."""
-        if unfitness := unfit(candidate, self._space, self._device):
-            raise StageFailed(unfitness)
         for _ in range(_BUILD_ATTEMPTS):
             try:
                 return self._build(candidate, target, builder, progress)
@@ -174,24 +210,21 @@ class Evaluator:
         held = {name: bounds for name, bounds in self.limits.items() if name in figures}
         if not self._racing or violations(figures, held) or self._unmodified.is_it(candidate):
             return None
-        return rival(tuple(self._trials), figures, self._objectives, floors_of(self._run))
+        return rival(tuple(self._trials.values()), figures, self._objectives, self._floors())
 
     def _score(self, asked: Asked, bundle: Path, against: Trial | None, progress: Progress) -> bool:
         """Score the bundle; whether it was scored in full, not raced out."""
-        race = self._race(against) if against else None
-        with timed(progress, "score", self._gate.work()):
-            found = self._scorer.run(bundle, self._stop, race)
-        self._run.write_answers(asked.number, found.answers)
-        scores = [answer.score for answer in found.answers]
-        progress.scoring = found.how
-        progress.slices = accuracy_slices(found.samples, scores, self._scorer.task.slices)
-        answers = [answer.answer for answer in found.answers]
-        if self._scorer.task.costs:
-            progress.confusion = confusion(answers, found.samples, self._scorer.task)
-        progress.learn(samples=found.samples, answers=answers, scores=scores, retained=found.retained)
+        found = self.answering.score(asked.number, bundle, lambda: self._race(against) if against else None, progress)
         if not found.raced and self._unmodified.is_it(asked.candidate):
             self._keep(asked.candidate, found)
         return not found.raced
+
+    def _floors(self) -> dict[str, float]:
+        """The noise floors of the figures that have one, by their names in this search."""
+        if len(self._fleet.names) == 1:
+            return floors_of(self._run, self._fleet.names[0])
+        each = {device: floors_of(self._run, device) for device in self._fleet.names}
+        return {f"{name}@{device}": floor for device, found in each.items() for name, floor in found.items()}
 
     def _race(self, against: Trial) -> Race | None:
         """The race against a trial; null where its answers are damaged."""
@@ -231,48 +264,10 @@ class Evaluator:
         bundle = self._unmodified.bundle(model)
         try:
             self._built(self._unmodified.candidate(model), bundle, builder, progress)
-            with self._gate.work():
-                return self._unmodified.write(model, self._scorer.run(bundle, self._stop))
+            return self._unmodified.write(model, self.answering.anywhere(bundle))
         except (StageFailed, JobFailed) as error:
             self._unmodified.failed[model] = str(error)
             return None
         finally:
             shutil.rmtree(bundle, ignore_errors=True)
             trial.seconds["reference"] = time.monotonic() - begun
-
-    def _measure(self, number: int, bundle: Path, progress: Progress) -> None:
-        with timed(progress, "measure", self._gate.quiet()):
-            measurement = self._measurement(bundle)
-        self._run.write_measurement(number, measurement)
-        spread = between_processes([reference.measurement for reference in self._run.read_references()])
-        progress.learn(measurement=measurement, spread=spread)
-        progress.labels = (("provisional",) if measurement.mode == "provisional" else ()) + measurement.reasons
-
-    def _measurement(self, bundle: Path) -> Measurement:
-        """A measurement of the bundle, taken again a bounded number of times where it is invalid."""
-        job = Job(kind="measure", bundle=str(bundle), requests=requests(timed_items(self._scorer.items)))
-        measurement = measure(job, cancel=self._stop)
-        for _ in range(_MEASURE_ATTEMPTS - 1):
-            if measurement.verdict != "invalid":
-                break
-            measurement = measure(job, cancel=self._stop)
-        return measurement
-
-
-def timed_items(items: Sequence[Sample]) -> Sequence[Sample]:
-    """The items that a measurement cycles through, taken evenly over the split."""
-    count = min(TIMED_ITEMS, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
-
-
-def violations(figures: Mapping[str, Figure], limits: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
-    """One sentence for each limit that the figures miss, or that has no figure to be held against."""
-    missed = []
-    for name, bounds in limits.items():
-        value = figures[name].value if name in figures else None
-        for side, bound in bounds.items():
-            if value is None:
-                missed.append(f"{name} could not be measured, and its limit is {side} {bound:g}")
-            elif value < bound if side == "min" else value > bound:
-                missed.append(f"{name} is {value:.4g}, and its limit is {side} {bound:g}")
-    return tuple(missed)

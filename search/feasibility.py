@@ -13,7 +13,7 @@ from spaces.candidate import Candidate
 from spaces.estimate import Choices
 from spaces.shape import Shape, read_shape
 from spaces.space import Space
-from spaces.work import ANSWER_TOKENS, TEXT_TOKENS, work
+from spaces.work import ANSWER_TOKENS, SERVED, TEXT_TOKENS, pinned_device, work
 
 PREDICTED = "refused by prediction"
 """The label of a trial that was not built because of a prediction."""
@@ -37,21 +37,26 @@ def refused(
 ) -> Refusal | None:
     """Why the candidate need not be built for the device; null where it may well fit.
 
-    Hard where the device cannot hold its weights or compute in its precision. By latency only where the calibrated
-    interval's low end misses the limit: anything less would refuse what fits.
+    A server's model is its own, so nothing is refused of it. Hard where the device cannot hold its weights or compute
+    in its precision. By latency only where the calibrated interval's low end misses the limit: anything less would
+    refuse what fits.
     """
-    runtime = str(candidate_choices(space, candidate)["runtime"]["name"])
+    choices = candidate_choices(space, candidate)
+    runtime = str(choices["runtime"]["name"])
+    if runtime == SERVED:
+        return None
     if reason := unfit(candidate, space, device):
         return Refusal(kind="memory", reason=reason)
-    precision = str(candidate_choices(space, candidate)["runtime"]["inference_precision"])
-    if runtime == "openvino" and device.processor(runtime)[0] == "cpu" and not _computes(device, precision):
+    precision = str(choices["runtime"]["inference_precision"])
+    if runtime == "openvino" and not _computes(device, precision):
         computed = ", ".join(device.dtypes)
         return Refusal(kind="dtype", reason=f"{device.name} computes {computed} natively, and {precision} is pinned.")
     most = limits.get("latency_p50_ms", {}).get("max")
-    if calibration is None or calibration.runtime != runtime or most is None:
+    if calibration is None or most is None:
         return None
-    latency = predicted(candidate, space, device, calibration).latency_ms
-    if latency is None or latency.low <= most:
+    found = predicted(candidate, space, device, calibration)
+    latency = found.latency_ms
+    if latency is None or latency.low <= most or not found.anchored:
         return None
     return Refusal(
         kind="latency",
@@ -66,7 +71,7 @@ def unfit(candidate: Candidate, space: Space, device: Profile) -> str | None:
     It cannot where the least memory that it needs (see `spaces.estimate.Estimate`) is more than the device has.
     """
     choices = candidate_choices(space, candidate)
-    room = device.room(str(choices["runtime"]["name"]))
+    room = device.room(str(choices["runtime"]["name"]), pinned_device(choices))
     least = work(shape_of(space, candidate), choices).memory_bytes
     if room is None or least <= room:
         return None
@@ -84,9 +89,7 @@ def predicted(
     """Latency and memory of the candidate on the device, from the shape of its model."""
     choices = candidate_choices(space, candidate)
     asked = work(shape_of(space, candidate), choices, text_tokens, answer_tokens)
-    runtime = str(choices["runtime"]["name"])
-    fitting = calibration if calibration and calibration.runtime == runtime else None
-    return predict(asked, device, runtime, fitting)
+    return predict(asked, device, str(choices["runtime"]["name"]), calibration)
 
 
 def fallbacks(found: Preflight, most: int | None) -> tuple[str | None, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from spaces.estimate import CACHE_BYTES, Choices, Estimate, estimate
 from spaces.knobs import Choices as Listed
 from spaces.legality import shapes
 from spaces.space import POINTS, Space, each_value, spread
-from spaces.work import work
+from spaces.work import SERVED, work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,15 @@ def settings(space: Space, devices: Sequence[Profile]) -> tuple[list[Setting], b
     least = {"visual_tokens.keep": _least(space, "visual_tokens", "keep")}
     least["runtime.kv_cache_precision"] = _least(space, "runtime", "kv_cache_precision")
     found = []
-    combinations, whole = _thinned(space, [*names, "runtime.name"])
+    combinations, whole = _thinned(space, [*names, "runtime.name", "runtime.device"])
     for values in combinations:
         model = str(values["model.path"])
         choices: Choices = {axis.name: space.with_defaults({**least, **values}, axis.name) for axis in space.axes}
         one = estimate(known[model], choices)
         runtime, asked = str(choices["runtime"]["name"]), work(known[model], choices)
-        rooms = {device.name: device.room(runtime) for device in devices}
-        fits = {name: room is None or one.memory_bytes <= room for name, room in rooms.items()}
+        rooms = {device.name: device.room(runtime, asked.device) for device in devices}
+        own = runtime == SERVED
+        fits = {name: own or room is None or one.memory_bytes <= room for name, room in rooms.items()}
         predicted = {device.name: predict(asked, device, runtime) for device in devices}
         shown = {name: value for name, value in values.items() if name != "model.path"}
         found.append(Setting(model=model, knobs=shown, estimate=one, fits=fits, predicted=predicted))

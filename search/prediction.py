@@ -4,8 +4,10 @@ A trial without a device has no measurement: latency and memory are predicted, w
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from hardware_profiles.profile import Profile, named
 from hardware_profiles.roofline import LEAST_ANCHORS, Anchor, Calibration, Interval, bounded, calibrate
@@ -32,33 +34,56 @@ class Predicted:
         return f"predicted from the profile {self.profile.name}, not measured"
 
     def figures(self, candidate: Candidate, space: Space) -> Mapping[str, Figure]:
-        """The predicted figures. They rest on no observation: ``n`` is 0."""
+        """The predicted figures. They rest on no observation: ``n`` is 0.
+
+        Raises:
+            BadInput: the profile lacks figures of the processor that the candidate pins.
+        """
         found = predicted(candidate, space, self.profile, self.calibration)
-        latency = _figure(found.latency_ms, 1.0) if found.latency_ms else Figure(value=None)
-        return {"latency_p50_ms": latency, "memory_peak_mb": _figure(found.memory_bytes, _MB)}
+        if found.latency_ms is None:
+            runtime = candidate_choices(space, candidate)["runtime"]
+            raise BadInput(_lacking(self.profile, str(runtime["name"]), str(runtime.get("device", ""))))
+        return {
+            "latency_p50_ms": _figure(found.latency_ms, 1.0),
+            "memory_peak_mb": _figure(found.memory_bytes, _MB),
+        }
 
 
 def calibration_of(trials: Iterable[Trial], space: Space, device: Profile, runtime: str) -> Calibration | None:
-    """What a run's own trials say of the device: each that was measured there is an anchor; null while they are few."""
+    """What a run's own trials say of the device: each that was measured there is an anchor; null while they are few.
+
+    Of the processor that most of them ran on.
+    """
     anchors = [anchor for one in trials if (anchor := _anchor(one, space, runtime))]
-    return calibrate(anchors, device, runtime) if len(anchors) >= LEAST_ANCHORS else None
+    on = Counter(device.processor(runtime, one.work.device)[0] for one in anchors).most_common(1)
+    same = [one for one in anchors if device.processor(runtime, one.work.device)[0] == on[0][0]]
+    return calibrate(same, device, runtime) if len(same) >= LEAST_ANCHORS else None
 
 
-def predicted_device(name: str, runtimes: tuple[str, ...], calibration: Calibration | None = None) -> Predicted:
+def predicted_device(
+    name: str, runtimes: tuple[str, ...], calibration: Calibration | None = None, devices: tuple[str, ...] = ("",)
+) -> Predicted:
     """The stand-in for the device of this profile: a built-in one's name, or a YAML file.
+
+    ``runtimes`` and ``devices`` are the values that ``runtime.name`` and ``runtime.device`` have in the space.
 
     Raises:
         BadInput: there is no such profile, or it lacks figures that bound the latency of one of the runtimes.
     """
     profile = named(name)
-    for runtime in runtimes:
-        unit, processor = profile.processor(runtime)
-        if calibration is None and not bounded(processor):
-            raise BadInput(
-                f"the profile {profile.name} lacks the bandwidth or the peak of its {unit}, which {runtime} runs on; "
-                f"pair a {profile.title or 'device'} and measure, or take a profile with figures."
-            )
+    for runtime, device in product(runtimes, devices):
+        if calibration is None and not bounded(profile.processor(runtime, device)[1]):
+            raise BadInput(_lacking(profile, runtime, device))
     return Predicted(profile=profile, calibration=calibration)
+
+
+def _lacking(profile: Profile, runtime: str, device: str) -> str:
+    unit, _ = profile.processor(runtime, device)
+    cure = "set runtime.device: cuda, " if unit == "cpu" and profile.processor(runtime)[0] != "cpu" else ""
+    return (
+        f"the profile {profile.name} lacks the bandwidth or the peak of its {unit}, which {runtime} runs on; {cure}"
+        f"pair a {profile.title or 'device'} and measure, or take a profile with figures."
+    )
 
 
 def _anchor(trial: Trial, space: Space, runtime: str) -> Anchor | None:

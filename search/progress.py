@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from objectives.registry import Objective, Outcome
-from objectives.trial import Figure, StageCost
+from hardware_profiles.messages import Measurement
+from objectives.devices import Bound
+from objectives.registry import Objective, Outcome, of_device
+from objectives.trial import DeviceResult, Figure, StageCost
 from spaces.errors import StageFailed
 from spaces.printable import printable
 
@@ -18,10 +20,16 @@ _MOST_SHOWN = 200
 
 @dataclass
 class Progress:
-    """What is known of a trial so far, so that a failure keeps it."""
+    """What is known of a trial so far, so that a failure keeps it.
+
+    ``several``: the search has several devices, so what one of them measured is its own.
+    """
 
     outcome: Outcome
     objectives: Mapping[str, Objective]
+    several: bool = False
+    deployed: str = ""
+    devices: dict[str, DeviceResult] = field(default_factory=dict)
     stages: list[StageCost] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -37,14 +45,39 @@ class Progress:
             StageFailed: a plug-in's objective broke, or gave something else than a Figure of finite numbers.
         """
         self.outcome = replace(self.outcome, **known)
+        answering = [device for device, own in self.outcome.on.items() if "answers" in own]
         for name, objective in self.objectives.items():
-            try:
-                figure = objective.figure(self.outcome)
-                _refuse_unsound(figure)
-            except Exception as error:
-                raise StageFailed(f"the objective {name} broke: {type(error).__name__}: {error}") from error
-            if figure.value is not None:
-                self.figures[name] = figure
+            found = {name: objective}
+            if not of_device(objective):
+                found |= {one.name: one for one in (Bound(objective, device) for device in answering)}
+            self.figures |= {
+                key: figure for key, one in found.items() if (figure := self._figure(key, one)).value is not None
+            }
+
+    def learn_on(self, device: str, **known: Any) -> None:
+        """Take in what is known of one device, as :meth:`learn`."""
+        if not self.several:
+            return self.learn(**known)
+        on = self.outcome.on
+        return self.learn(on={**on, device: {**on.get(device, {}), **known}})
+
+    def measurement(self, device: str) -> Measurement | None:
+        """What a device measured; null where it did not."""
+        found = self.outcome.on.get(device, {}).get("measurement") if self.several else self.outcome.measurement
+        return found if found is None or isinstance(found, Measurement) else None
+
+    def label(self, device: str, *labels: str, **changed: Any) -> None:
+        """Add labels to what became of the trial on a device, and change what else is given."""
+        now = self.devices[device]
+        self.devices[device] = replace(now, labels=(*now.labels, *labels), **changed)
+
+    def _figure(self, name: str, objective: Objective) -> Figure:
+        try:
+            figure = objective.figure(self.outcome)
+            _refuse_unsound(figure)
+        except Exception as error:
+            raise StageFailed(f"the objective {name} broke: {type(error).__name__}: {error}") from error
+        return figure
 
 
 def _refuse_unsound(figure: object) -> None:

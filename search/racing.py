@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from objectives.devices import AT
 from objectives.registry import Objective
 from objectives.trial import Figure, Trial
 
@@ -63,7 +64,8 @@ def rival(
     """The most accurate complete trial that is at least as good in every objective but accuracy, beyond its noise.
 
     Null where there is none, where accuracy is no objective, or where ``figures`` lacks one of the others. ``floors``:
-    the noise floors of the figures that have one.
+    the noise floors of the figures that have one. One that some device answers in its own way, cannot run, has still to
+    measure or does not allow is no rival: it is not on that device's front in the same place.
     """
     others = [objective for objective in objectives if objective.name != ACCURACY]
     if len(others) == len(objectives) or any(_value(figures, one) is None for one in others):
@@ -72,6 +74,8 @@ def rival(
         trial
         for trial in trials
         if trial.state == "complete"
+        and not any(one.violated or one.state not in ("measured", "predicted") for one in trial.devices.values())
+        and not any(name.startswith(f"{ACCURACY}{AT}") for name in trial.figures)
         and trial.figures[ACCURACY].value is not None
         and all(_no_worse(trial.figures, figures, one, floors.get(one.name, 0.0)) for one in others)
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from hardware_profiles.bundle import MANIFEST, open_bundle
 from hardware_profiles.eviction import Room, evict, pin, pins
 from hardware_profiles.store import Gone, Store
+from objectives.devices import devices_of, seen_from
 from objectives.registry import described
 from objectives.run import RunFolder
 from objectives.trial import Trial
@@ -19,17 +20,19 @@ from spaces.errors import BadInput
 def pin_front(store: Store, run: RunFolder, trials: Sequence[Trial]) -> None:
     """Put on record what the run's front and a pick from it need.
 
-    These are the trials that none beats in every objective, noise left aside, nor with one more figure that a pick may
-    prefer.
+    These are the trials that on some device none beats in every objective, noise left aside, nor with one more figure
+    that a pick may prefer; and those that a device has still to measure.
     """
-    objectives, known = objectives_of(run.settings), described(run.settings)
-    wider = [[*objectives, name] for name in PREFERENCES.values() if name not in objectives]
-    members = {
-        trial.number: trial
-        for names in (objectives, *wider)
-        for trial in front(trials, names, dict.fromkeys(names, 0.0), known=known).trials
-    }.values()
-    references = {reference.trial for reference in run.read_references()}
+    known = described(run.settings)
+    numbers: set[int] = set()
+    for device in devices_of(run.settings):
+        objectives = objectives_of(run.settings, device)
+        seen = [seen_from(trial, device) for trial in trials]
+        wider = [[*objectives, name] for name in PREFERENCES.values() if name not in objectives]
+        for names in (objectives, *wider):
+            numbers |= {trial.number for trial in front(seen, names, dict.fromkeys(names, 0.0), known=known).trials}
+    members = [trial for trial in trials if trial.number in numbers or trial.waits_for]
+    references = {one.trial for device in devices_of(run.settings) for one in run.read_references(device)}
     keys = {stage.key for trial in members for stage in trial.stages}
     pin(store, run.path, keys, {*references, *(trial.number for trial in members)})
 

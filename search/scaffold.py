@@ -253,7 +253,7 @@ schema: vlmfront.search/1
 name: {json.dumps(_name(folder))}
 task: task.yaml
 space: space.yaml
-device: local          # the machine that the search runs on
+device: local          # this machine; or a paired device (`vlmfront device list`), or devices: [pi, jetson]
 objectives: [accuracy, latency_p50_ms]  # one to three; the front is made of them
 limits: {{}}             # such as {{memory_peak_mb: {{max: 400}}, size_mb: {{max: 50}}}}
 budget: 1h             # or a number of trials: 200trials
@@ -261,6 +261,7 @@ items: {items}             # rows of the search split that score a trial
 seed: 0
 workers: {min(2, local().threads)}             # trials that are built and scored at once, one core each
 # retention: {{task: other/task.yaml, split: search, items: 256}}  # must not be forgotten: figure `forgetting`
+# finalists: false      # leave the front's figures provisional: do not measure its members again at the end
 # racing: false         # score every trial to the end, also where it can no longer reach the front
 # sampler: tpe          # or nsga2, random, an installed plug-in, module:attr
 # store: ~/.cache/vlmfront/store        # artifacts, shared by all runs

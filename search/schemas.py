@@ -3,12 +3,14 @@
 from typing import Any
 
 from search.config import FIELDS, SCHEMA
+from search.targets import MOST_DEVICES
 
 KINDS = ("task", "space", "search")
 
 _PATH = {"type": "string", "minLength": 1}
 _ITEMS = {"type": ["integer", "null"], "minimum": 1}
 _FIGURE = {"type": "string", "description": "a figure such as accuracy or latency_p50_ms"}
+_NAME = {"type": "string", "minLength": 1}
 _BOUND = {
     "type": "object",
     "minProperties": 1,
@@ -20,7 +22,26 @@ _KNOWN: dict[str, dict[str, Any]] = {
     "name": {"type": "string", "pattern": r"^\w[\w .-]{0,79}$", "description": "the run's name"},
     "task": _PATH | {"description": "path of the task file, from this file's folder"},
     "space": _PATH | {"description": "path of the space file, from this file's folder"},
-    "device": {"const": "local", "description": "the machine that the search runs on"},
+    "device": {
+        "oneOf": [
+            _NAME,
+            {
+                "type": "object",
+                "required": ["profile", "predicted"],
+                "additionalProperties": False,
+                "properties": {"profile": _NAME, "predicted": {"const": True}},
+            },
+        ],
+        "description": "local (this machine), a paired device, or {profile: NAME, predicted: true} without any",
+    },
+    "devices": {
+        "type": "array",
+        "items": _NAME,
+        "minItems": 1,
+        "maxItems": MOST_DEVICES,
+        "uniqueItems": True,
+        "description": "several devices in place of one; each has its own latency, memory, energy and front",
+    },
     "objectives": {
         "type": "array",
         "items": _FIGURE,
@@ -42,6 +63,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "description": "rows of another task whose accuracy must not be forgotten",
     },
     "racing": {"type": "boolean", "description": "whether trials that cannot reach the front are stopped early"},
+    "finalists": {"type": "boolean", "description": "whether the front is measured again at the end, more thoroughly"},
     "budget": {"type": "string", "description": "a time (90s, 5m, 2h) or a count (48trials)"},
     "items": _ITEMS | {"description": "rows that score a trial; null for all"},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},

@@ -1,12 +1,13 @@
 """Asks a bundle every item of the search split, and of the retention set, in one job; a race may end it early."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import TypeAlias
 
-from hardware_profiles.agent.supervisor import run_job
+from hardware_profiles.agent.supervisor import Enough, run_job
 from hardware_profiles.messages import Answer, Answered, Job, Request
 from objectives.records import ScoredAnswer
 from objectives.registry import Retained
@@ -15,6 +16,8 @@ from search.racing import Race
 from spaces.sample import Sample
 
 _SEARCH, _RETENTION = "search:", "retention:"
+Ask: TypeAlias = Callable[[Sequence[Request], Enough], Answered]
+"""Has requests answered by one bundle somewhere, until enough was heard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,11 @@ class Scorer:
         kept = retention.samples if retention else ()
         self._requests = (*requests(order, _SEARCH), *requests(kept, _RETENTION, plain=True))
 
-    def run(self, bundle: Path, cancel: Event, race: Race | None = None) -> Scored:
-        """Every item answered by the bundle, or those up to which ``race`` was lost.
+    def run(self, ask: Ask, race: Race | None = None) -> Scored:
+        """Every item answered by the bundle behind ``ask``, or those up to which ``race`` was lost.
 
         Raises:
-            JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
+            Exception: what ``ask`` raises.
         """
         raced = False
 
@@ -73,8 +76,7 @@ class Scorer:
             raced = race is not None and race.lost and race.left > _WORTH * len(self.items)
             return raced
 
-        result = run_job(Job(kind="answer", bundle=str(bundle), requests=self._requests), cancel=cancel, enough=lost)
-        assert isinstance(result, Answered)
+        result = ask(self._requests, lost)
         texts = {answer.id: answer.text for answer in result.answers}
         seen = [item for item in self.items if _SEARCH + item.id in texts]
         return Scored(
@@ -97,6 +99,18 @@ class Scorer:
         answers = [texts[_RETENTION + sample.id] for sample in samples]
         scores = [task.score(answer, sample) for answer, sample in zip(answers, samples, strict=True)]
         return Retained(task=task, samples=samples, answers=answers, scores=scores)
+
+
+def on_host(bundle: Path, cancel: Event) -> Ask:
+    """Asks a bundle on this machine; raises as :func:`hardware_profiles.agent.supervisor.run_job`."""
+
+    def ask(asked: Sequence[Request], enough: Enough) -> Answered:
+        job = Job(kind="answer", bundle=str(bundle), requests=tuple(asked))
+        result = run_job(job, cancel=cancel, enough=enough)
+        assert isinstance(result, Answered)
+        return result
+
+    return ask
 
 
 def requests(samples: Sequence[Sample], prefix: str = "", *, plain: bool = False) -> tuple[Request, ...]:

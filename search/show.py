@@ -3,11 +3,11 @@
 import json
 import os
 import shlex
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hardware_profiles.store import write_atomic
+from objectives.devices import devices_of, seen_from
 from objectives.folders import refuse_read_only
+from objectives.records import DeviceEvent
 from objectives.registry import described
 from objectives.run import RunFolder
 from objectives.trial import Trial
@@ -25,9 +27,12 @@ from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.sections import available
 from reports.text import blind, front_table, pick_text
 from reports.words import describe, figure_of, halves
+from search.afterwards import add_blank_image, score_on_holdout
 from search.engine import Outcome
-from search.session import Prepared, add_blank_image, score_on_holdout, search
+from search.fleet import LOCAL, AllLost
+from search.session import Prepared, search
 from spaces.errors import BadInput
+from spaces.reader import refuse_unknown
 
 _ENDED = {
     "budget": "The budget is spent",
@@ -56,14 +61,19 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     run = prepared.run
     for note in (*prepared.notes, *busy()):
         console.print(note, highlight=False, markup=False)
-    available()  # a section that is broken is refused before the search, not by the report after it
-    outcome = _search(prepared, console)
+    try:
+        available()  # a section that is broken is refused before the search, not by the report after it
+        outcome = _search(prepared, console)
+    except AllLost as error:
+        print(f"vlmfront: {error}; everything finished is kept. Go on with: {_again(prepared)}", file=sys.stderr)
+        return 1
+    finally:
+        prepared.close()
     if outcome.ended == "interrupted":
-        budget = ["--budget", str(prepared.config.budget).replace(" ", "")]
-        file = run.settings["search"]["file"]
-        again = shlex.join(["vlmfront", "search", file, "--run", str(run.path), *budget, "--resume"])
         console.print(
-            f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {again}", soft_wrap=True, markup=False
+            f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {_again(prepared)}",
+            soft_wrap=True,
+            markup=False,
         )
         if as_json:
             print(json.dumps(summarise(run, outcome) | {"run": str(run.path)}))
@@ -72,28 +82,52 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
         console.print("[red]No trial could be finished:[/red] " + escape("; ".join(sorted(_reasons(run)))[:500]))
         return 1
     with console.status("Asking the best model about a blank image"):
-        add_blank_image(prepared)
+        add_blank_image(run, prepared.task, prepared.items)
     report = write_report(run)
     summary = summarise(run, outcome)
     if as_json:
         print(json.dumps(summary | {"run": str(run.path), "report": str(report)}))
         return 0
     trials = [trimmed(trial, run.settings) for trial in run.read_trials()]
-    found = front_of(run, trials)
-    console.print(front_table(found))
+    names = devices_of(run.settings)
+    fronts = {name: front_of(run, trials, name) for name in names}
+    for name, found in fronts.items():
+        if len(names) > 1:
+            console.print(f"\nOn {name}", style="bold", markup=False, highlight=False)
+        console.print(front_table(found))
     _print_stages(console, summary["stages"])
     states = ", ".join(f"{count} {_STATES.get(state, state)}" for state, count in summary["states"].items())
     console.print(
         f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials: {states}."
     )
-    for doubt in blind(found, run.read_baselines()):
+    for doubt in dict.fromkeys(doubt for found in fronts.values() for doubt in blind(found, run.read_baselines())):
         console.print(doubt, style="yellow", highlight=False)
+    for name, waits in waiting(trials).items():
+        console.print(f"{waits} trials wait for {name}; --resume measures them once it is back.", style="yellow")
     console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
+def waiting(trials: Sequence[Trial]) -> Counter[str]:
+    """How many trials each device has still to measure."""
+    return Counter(name for trial in trials for name in trial.waits_for)
+
+
+def _again(prepared: Prepared) -> str:
+    """The command that goes on with a search that was stopped."""
+    run = prepared.run
+    budget = ["--budget", str(prepared.config.budget).replace(" ", "")]
+    return shlex.join(
+        ["vlmfront", "search", run.settings["search"]["file"], "--run", str(run.path), *budget, "--resume"]
+    )
+
+
 def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
-    """The outcome as plain JSON values: how it ended, the front, states, and how often each stage ran or was reused."""
+    """The outcome as plain JSON values: how it ended, states, how often each stage ran or was reused, and the fronts.
+
+    ``front`` is that of the first device, ``fronts`` has each device's; ``waiting`` says how many trials each has still
+    to measure.
+    """
     trials = run.read_trials()
     built, reused = Counter[str](), Counter[str]()
     seconds: defaultdict[str, float] = defaultdict(float)
@@ -101,7 +135,8 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
         for stage in trial.stages:
             (reused if stage.reused else built)[stage.name] += 1
             seconds[stage.name] += 0.0 if stage.reused else stage.seconds
-    found = front_of(run, trials)
+    fronts = {name: front_as_dict(front_of(run, trials, name)) for name in devices_of(run.settings)}
+    first = next(iter(fronts.values()))
     return {
         "ended": outcome.ended,
         "seconds": outcome.seconds,
@@ -111,12 +146,14 @@ def summarise(run: RunFolder, outcome: Outcome) -> dict[str, Any]:
             name: {"built": built[name], "reused": reused[name], "seconds": round(seconds[name], 2)}
             for name in dict.fromkeys([*built, *reused])
         },
-        "front": front_as_dict(found),
+        "front": first,
+        "fronts": fronts,
+        "waiting": dict(waiting(trials)),
     }
 
 
 def pick_and_rescore(
-    path: Path, least: Mapping[str, float], most: Mapping[str, float], prefer: str, *, as_json: bool
+    path: Path, least: Mapping[str, float], most: Mapping[str, float], prefer: str, device: str | None, *, as_json: bool
 ) -> None:
     """Pick a trial, score it on the holdout split, keep the outcome as ``pick.json`` and print it.
 
@@ -130,12 +167,15 @@ def pick_and_rescore(
         raise BadInput(f"{path}: uses of the holdout split are put on record there ({error.strerror}).") from None
     limits: dict[str, Limit] = {name: (">=", value) for name, value in least.items()}
     limits |= {name: ("<=", value) for name, value in most.items()}
-    known = described(run.settings)
-    picked = pick(run.read_trials(), limits, prefer, objectives_of(run.settings), floors_of(run), scores_of(run), known)
+    name = chosen_device(run, device)
+    trials = [seen_from(trial, name) for trial in run.read_trials()]
+    floors, scores, known = floors_of(run, name), scores_of(run, name), described(run.settings)
+    picked = pick(trials, limits, prefer, objectives_of(run.settings, name), floors, scores, known)
     number = picked.trial.number
-    check = score_on_holdout(run, number, f"pick --prefer {prefer}")
+    several = f" --device {name}" if device else ""
+    check = score_on_holdout(run, number, f"pick --prefer {prefer}{several}", name)
     picked = with_holdout(picked, check)
-    found = pick_as_dict(picked) | {"run": str(path), "bundle": str(run.bundle(number))}
+    found = pick_as_dict(picked) | {"device": name, "run": str(path), "bundle": str(run.bundle(number))}
     write_atomic(path / "pick.json", json.dumps(found, indent=1))
     if as_json:
         print(json.dumps(found))
@@ -145,9 +185,25 @@ def pick_and_rescore(
     console.print(f"Next: vlmfront export {shlex.quote(str(path))} {number} OUT", soft_wrap=True, markup=False)
 
 
+def chosen_device(run: RunFolder, device: str | None) -> str:
+    """The device whose front is picked from: the one named, or the run's only one.
+
+    Raises:
+        BadInput: the run has several and none is named, or not this one.
+    """
+    names = devices_of(run.settings)
+    if device is None:
+        if len(names) > 1:
+            raise BadInput(f"{run.path}: each device has its own front; name one with --device: {', '.join(names)}.")
+        return names[0]
+    refuse_unknown({device: None}, names, "--device")
+    return device
+
+
 def _search(prepared: Prepared, console: Console) -> Outcome:
     budget = prepared.config.budget
-    stop = Event()
+    for name, record in prepared.run.settings["devices"].items():
+        console.print(device_line(name, record), highlight=False, markup=False, style="dim", soft_wrap=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -168,7 +224,29 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
             cut = progress.console.is_terminal
             progress.console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
 
-        return search(prepared, stop, on_trial)
+        def on_finalist(device: str, done: int, of: int) -> None:
+            progress.update(bar, description=f"finalists on {device}: {done} of {of}", completed=done, total=of)
+
+        def on_event(event: DeviceEvent) -> None:
+            why = f": {event.reason}" if event.reason else ""
+            said = {"opened": "is there", "lost": "is lost", "back": "is back"}[event.event]
+            progress.console.print(f"The device {event.device} {said}{why}", highlight=False, markup=False)
+
+        def says(device: str, why: str) -> None:
+            progress.console.print(f"Waiting for {device}: {why}", highlight=False, markup=False, style="dim")
+
+        prepared.fleet.heard.append(on_event)
+        prepared.fleet.says = says
+        return search(prepared, on_trial, on_finalist)
+
+
+def device_line(name: str, record: Mapping[str, Any]) -> str:
+    """A device of a search in one line."""
+    if record.get("predicted"):
+        return f"Device {name}: not measured, predicted from its profile"
+    runtimes = ", ".join(f"{runtime} {version}" for runtime, version in record["runtimes"].items())
+    where = "an agent on this machine, which ends with the search" if name == LOCAL else "paired"
+    return f"Device {name}: {where}; {record['profile']}, {record['threads']} threads; {runtimes}"
 
 
 def trimmed(trial: Trial, settings: Mapping[str, Any]) -> Trial:
@@ -188,11 +266,19 @@ def trial_line(trial: Trial) -> str:
         reached = figure_of(trial, "accuracy")
         why = f"accuracy {reached.value or 0:.3f} after {reached.n} items, {trial.reason}"
         return f"[dim]{trial.number:>5}  raced out[/dim]  {words}: [dim]{escape(why)}[/dim]"
-    accuracy, latency = figure_of(trial, "accuracy").value, figure_of(trial, "latency_p50_ms").value
+    accuracy = figure_of(trial, "accuracy").value
     shown = f"{accuracy:.3f}" if accuracy is not None else "–"
-    speed = f"{latency:.2f} ms" if latency is not None else "–"
-    missed = f"  [yellow]{escape(trial.violated[0])}[/yellow]" if trial.violated else ""
+    speed = _speeds(trial)
+    violated = trial.violated or tuple(one for found in trial.devices.values() for one in found.violated)
+    missed = f"  [yellow]{escape(violated[0])}[/yellow]" if violated else ""
     return f"[dim]{trial.number:>5}[/dim]  {shown:>8}  {speed:>11}  {words}{apart}{missed}"
+
+
+def _speeds(trial: Trial) -> str:
+    """The latency on each device, in their order."""
+    names = list(trial.devices) or [LOCAL]
+    each = [figure_of(seen_from(trial, name), "latency_p50_ms").value for name in names]
+    return " | ".join("–" if latency is None else f"{latency:.2f} ms" for latency in each)
 
 
 def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:

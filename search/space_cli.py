@@ -164,14 +164,14 @@ def _outlook(device: "Profile", found: "list[Setting]", unfit: int) -> str:
     """A device's memory, what cannot run on it, and what the lightest and the heaviest setting should take."""
     from search.feasibility import in_bytes
 
-    rooms = sorted({room for name in _runtimes(found) if (room := device.room(name)) is not None})
+    rooms = sorted({room for one in _runtimes(found) if (room := device.room(*one)) is not None})
     verdict = f"{unfit} of {_plural(len(found), 'setting')} cannot run" if unfit else "nothing is ruled out"
     memory = " or ".join(map(in_bytes, rooms)) or "memory unknown"
     said = [one.predicted[device.name] for one in found]
     times = sorted((one.latency_ms for one in said if one.latency_ms), key=lambda one: one.value)
     if not times:
         return f"{device.name}: {memory}, {verdict}; no latency predicted, its profile lacks figures."
-    units = {device.processor(name)[0] for name in _runtimes(found)}
+    units = {device.processor(*one)[0] for one in _runtimes(found)}
     figures = [f"{unit}.{name}" for unit in units for name in ("bandwidth", "peak")]
     label = "predicted" if device.verified(*figures) else "predicted, unverified"
     least, most = times[0], times[-1]
@@ -183,8 +183,10 @@ def _outlook(device: "Profile", found: "list[Setting]", unfit: int) -> str:
     )
 
 
-def _runtimes(found: "list[Setting]") -> list[str]:
-    return list(dict.fromkeys(str(one.knobs.get("runtime.name", "openvino")) for one in found))
+def _runtimes(found: "list[Setting]") -> set[tuple[str, str]]:
+    """Each runtime that occurs, with the device that its bundles are pinned to."""
+    knobs = (("runtime.name", "openvino"), ("runtime.device", "cpu"))
+    return {(str(one.knobs.get(*knobs[0])), str(one.knobs.get(*knobs[1]))) for one in found}
 
 
 def _estimate_table(found: "list[Setting]") -> "Table":

@@ -73,6 +73,11 @@ class Study:
             for number, candidate in candidates.items()
         )
 
+    def hold(self, candidate: str) -> None:
+        """Do not ask for this candidate, by its id, though it is not told yet: it waits for a device."""
+        with self._lock:
+            self._seen.add(candidate)
+
     def replay(self, candidate: Candidate | None) -> None:
         """Ask for this candidate under the next number, to be told; for null, let the number go by as interrupted."""
         with self._lock:

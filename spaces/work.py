@@ -19,6 +19,8 @@ TEXT_TOKENS = 16
 """Tokens of a question with its template, where nothing better is known."""
 ANSWER_TOKENS = 2
 """Tokens of an answer with its end token, where nothing better is known."""
+SERVED = "server"
+"""The runtime that holds a model of its own, whose size and device nothing here knows."""
 _F32 = 4
 
 
@@ -44,7 +46,8 @@ class Work:
     Attributes:
         dtype: what is computed in.
         calls: how often a graph is called.
-        threads: CPU threads that may work.
+        threads: CPU threads that may work; 0 where that is not pinned.
+        device: what the bundle is pinned to, ``cpu`` or ``cuda``; empty where the device decides.
         memory_bytes: the least that must be held, see `spaces.estimate.Estimate.memory_bytes`.
     """
 
@@ -55,6 +58,7 @@ class Work:
     calls: int
     threads: int
     memory_bytes: int
+    device: str = ""
 
 
 def work(shape: Shape, choices: Choices, text_tokens: int = TEXT_TOKENS, answer_tokens: int = ANSWER_TOKENS) -> Work:
@@ -95,7 +99,14 @@ def work(shape: Shape, choices: Choices, text_tokens: int = TEXT_TOKENS, answer_
         calls=images + 1 + steps,
         threads=int(runtime["threads"]),
         memory_bytes=estimate(shape, choices).memory_bytes + held * cache,
+        device=pinned_device(choices),
     )
+
+
+def pinned_device(choices: Choices) -> str:
+    """``cpu`` or ``cuda`` where the choices pin it: a server's device is its own."""
+    runtime = choices["runtime"]
+    return "" if runtime["name"] == SERVED else str(runtime.get("device", ""))
 
 
 def vision_operations(shape: Shape) -> float:

@@ -96,4 +96,5 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 0.1)
     monkeypatch.setattr("hardware_profiles.agent.measure.IDLE_S", 0.15)
     monkeypatch.setattr("hardware_profiles.agent.measure.COOL_S", 0.2)
+    monkeypatch.setattr("hardware_profiles.agent.measure.BUSY_S", 0.2)
     monkeypatch.setattr("hardware_profiles.agent.measure.COOL_STEP_S", 0.05)

@@ -51,8 +51,13 @@ def project(tmp_path: Path, tiny_checkpoint: Path) -> Project:
             "max_new_tokens": 4,
             "hints": {"field": "kind", "values": {"colour": "red green blue"}},
         }
-        search = {"schema": "vlmfront.search/1", "name": "try", "task": "task.yaml", "space": "space.yaml"}
-        search |= {"budget": "4trials", "store": "store"}
+        search: dict[str, Any] = {
+            "schema": "vlmfront.search/1",
+            "name": "try",
+            "task": "task.yaml",
+            "space": "space.yaml",
+        }
+        search |= {"budget": "4trials", "store": "store", "finalists": False}
         (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
         (tmp_path / "space.yaml").write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
         path = tmp_path / "search.yaml"

@@ -24,6 +24,8 @@ FLUSH_BYTES = 32 << 20  # after which what was written goes to the disk, so that
 _PART = ".part"
 _READ_ONLY = 0o444
 _CHUNK = 1 << 20
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")  # spaces.images.FORMATS
+_SIGNATURE = 4  # bytes, of the longest of them
 
 
 class _Part:
@@ -153,6 +155,17 @@ class Blobs:
         except FileNotFoundError:
             return False
         return True
+
+    def idle_images(self, before_ns: int) -> set[str]:
+        """Blobs that are images by their first bytes, that no job needs, and that nobody used since (time.time_ns)."""
+        with self._lock:
+            whole = [(used, path) for used, path, _ in self._spare("") if path.suffix != _PART and used < before_ns]
+        found = set()
+        for _, path in whole:
+            with suppress(FileNotFoundError), path.open("rb") as stream:
+                if stream.read(_SIGNATURE).startswith(_IMAGES):
+                    found.add(path.name)
+        return found
 
     def release(self) -> None:
         """Give back the room that was set aside for blobs that are not whole; what came of them stays. Never blocks."""

@@ -196,7 +196,8 @@ def _show(bundle: Path, measured: Measurement) -> None:
     print(f"memory: peak {peak / 1e6:.0f} MB, {above / 1e6:.0f} MB above the bare runtime")
     print(f"load: {measured.load_s:.2f} s; first answer: {process.first_ms:.1f} ms")
     energy = "none" if measured.energy_j is None else f"{measured.energy_j:.3g} J an answer"
-    print(f"energy: {energy} ({measured.energy_source})")
+    source = measured.energy_source.removeprefix("none: ")
+    print(f"energy: {energy} ({source})")
     print(f"verdict: {measured.verdict}, {measured.mode}{''.join('; ' + reason for reason in measured.reasons)}")
 
 

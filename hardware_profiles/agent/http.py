@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -189,7 +190,9 @@ class Connection:
 
     async def _reply(self, reply: Reply | Refused, *, head: bool, close: bool) -> None:
         body = dump(reply.problem) if isinstance(reply, Refused) else reply.body
-        headers = {"content-type": "application/json"} if body else {}
+        headers = {"date": formatdate(usegmt=True)}  # RFC 9110, 6.6.1; a host sees by it how far the clocks are apart
+        if body:
+            headers["content-type"] = "application/json"
         if reply.status != 204:
             headers["content-length"] = str(len(body))
         headers |= {name.lower(): value for name, value in reply.headers.items()}

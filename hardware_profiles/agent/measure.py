@@ -18,7 +18,8 @@ from hardware_profiles.messages import Job, Measurement, Mode, Process
 FINALIST_PROCESSES = 5
 ATTEMPTS = 3  # at each process, while it is invalid
 IDLE_S = 2.5  # of idle power, before a process starts, where there is an energy meter
-COOL_S = 60.0  # at most, between two attempts
+COOL_S = 60.0  # at most, until it is cool between two attempts
+BUSY_S = 10.0  # at most, until foreign work is over: what has not ended by then may last for hours
 COOL_STEP_S = 1.0
 WARMER_C = 3.0  # than before the first attempt is cool enough
 
@@ -154,15 +155,15 @@ class _Watch:
         return None if joules is None else joules / (end - start)
 
     def _cool_down(self) -> None:
-        """Wait until nothing throttles, foreign work is over and it is as cool as at first; ``COOL_S`` at most."""
+        """Wait until nothing throttles and it is as cool as at first, and for the end of foreign work; both bounded."""
         first = next((one.temperature_c for one in self.trace.readings if one.temperature_c is not None), None)
-        end = time.monotonic() + COOL_S
-        while time.monotonic() < end:
+        began = time.monotonic()
+        while time.monotonic() < began + COOL_S:
             before = self._snapshot(0)
             self._wait(COOL_STEP_S)
             last = self.trace.readings[-1]
             hot = first is not None and last.temperature_c is not None and last.temperature_c > first + WARMER_C
-            busy = on_cpu(Watched(before=before, after=self._snapshot(0)))
+            busy = time.monotonic() < began + BUSY_S and on_cpu(Watched(before=before, after=self._snapshot(0)))
             if not hot and not busy and not set(last.flags) - set(PI_SINCE_BOOT.values()):
                 return
 

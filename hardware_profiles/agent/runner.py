@@ -7,7 +7,7 @@ each; ``tick`` while it goes on; ``done`` or ``fault`` last. Energy is the super
 CLOCK_MONOTONIC, which all processes of a machine share.
 
 ``load_s`` is that of a warm load: the bundle's files were read a moment before, to verify them, and are in the page
-cache. Peak memory is the process's own VmHWM, since a control group's peak also counts that cache and its neighbours.
+cache. Peak memory is the process's own VmHWM; why not the control group's peak is said in ``messages.Process``.
 """
 
 import gc

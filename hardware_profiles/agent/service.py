@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -62,8 +63,11 @@ class Service:
         self._audit = audit
         self._leases = Leases(_count_start(state / "epoch"))
         self._blobs = Blobs(state / "blobs", limit_bytes=limit_bytes, needed=lambda: self._jobs.needed_blobs())
+        for left in state.glob(".*.tmp"):  # of a kill in the midst of `write_atomic`
+            left.unlink()
         self._jobs = Jobs(state, boot_id=boot_id(), remove_images=self._remove_images, audit=audit)
         self._worker = Worker(state, self._jobs, boot_id=boot_id(), command=command, audit=audit)
+        self._sweep(time.time_ns())
         self._epoch: int | None = None
         self._submitting = asyncio.Lock()
         self._news = asyncio.Event()  # set, and replaced, whenever a job changes
@@ -119,6 +123,7 @@ class Service:
             self._epoch = epoch
             self._blobs.release()
             self._worker.hold(epoch)
+            asyncio.get_running_loop().run_in_executor(None, self._sweep, time.time_ns())
 
     async def _check_epoch(self, call: Call) -> None:
         if not self._leases.holds(call.asked.peer, call.epoch):
@@ -179,10 +184,9 @@ class Service:
             if self._worker.quarantined:
                 raise refused(503, "QUARANTINED", f"{self._worker.quarantined}; restart the device.")
             record = Record(uuid=uuid, peer=peer, epoch=call.epoch, digest=digest)
-            queued = record.state
             await asyncio.to_thread(self._take_in, record, wish)
         self._worker.submitted()
-        return _state(201, queued)
+        return _state(201, JobState(status="queued", last_seq=0))
 
     def _take_in(self, record: Record, wish: WireJob) -> None:
         folder = self._jobs.folder(record.uuid)
@@ -224,6 +228,10 @@ class Service:
             raise refused(409, "CONFLICT", f"the job {call.uuid} is not over.")
         await asyncio.to_thread(self._jobs.acknowledge, call.uuid)
         return Reply(status=204)
+
+    def _sweep(self, before_ns: int) -> None:
+        """Remove images that came for a job which was never submitted, and those within bundles."""
+        self._remove_images(self._blobs.idle_images(before_ns))
 
     def _remove_images(self, images: set[str]) -> None:
         for sha in sorted(images):

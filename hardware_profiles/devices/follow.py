@@ -1,7 +1,7 @@
 """A job's events, followed to its end over a line that may break anywhere, and what they amount to."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -72,6 +72,18 @@ class Followed:
             memory_peak_bytes=None,
             properties={},
         )
+
+
+def each_once(enough: Enough) -> Enough:
+    """``enough`` without answers that it was handed before: a job that is submitted anew gives them again."""
+    handed: set[str] = set()
+
+    def asked(came: Sequence[Answer]) -> bool:
+        fresh = [one for one in came if one.id not in handed]
+        handed.update(one.id for one in fresh)
+        return bool(fresh) and enough(fresh)
+
+    return asked
 
 
 def follow(connection: Connection, job: UUID, patience: Patience, enough: Enough | None) -> Followed:

@@ -22,7 +22,7 @@ from uuid import UUID, uuid5
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Cancelled, Enough
 from hardware_profiles.devices.connection import PATIENCE_S, Answer, Connection, Patience, refusal
-from hardware_profiles.devices.follow import Followed, Gone, follow
+from hardware_profiles.devices.follow import Followed, Gone, each_once, follow
 from hardware_profiles.devices.hello import check_runtime
 from hardware_profiles.devices.lease import DeviceLease
 from hardware_profiles.devices.loopback import LocalAgent
@@ -88,7 +88,8 @@ class RemoteDevice:
     def answer(
         self, bundle: Path, requests: Sequence[Request], *, cancel: Event, enough: Enough | None = None
     ) -> Answered:
-        return self._run(pack("answer", bundle, requests), self._patience(cancel), enough).answered()
+        packed = pack("answer", bundle, requests)
+        return self._run(packed, self._patience(cancel), enough and each_once(enough)).answered()
 
     def preflight(self, bundle: Path, *, cancel: Event) -> Preflight:
         return self._run(pack("preflight", bundle, ()), self._patience(cancel)).preflight()

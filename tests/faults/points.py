@@ -133,7 +133,7 @@ def finished(folder: Path) -> dict[str, Any]:
             found[path.name] = (
                 record,
                 (run / "answers" / f"{path.stem}.jsonl").read_bytes(),
-                json.loads((run / "measurements" / path.name).read_bytes()),
+                json.loads((run / "measurements" / f"{record['deployed'][:16]}@local.provisional.json").read_bytes()),
             )
     return found
 

@@ -168,7 +168,7 @@ class Proxy:
     def _reset(self, pair: tuple[socket.socket, ...]) -> None:
         """Wake whoever waits on these sockets, then close them with a reset."""
         with self._lock:
-            self._live.discard(pair)  # type: ignore[arg-type]
+            self._live.discard(pair)
         for one in pair:
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,11 +1,9 @@
 """Runs the command line again and again under faults, each time in a fork of a process that has imported everything.
 
-One JSON line on stdin is one run; its exit code comes back as a line. Inference is not what is tested: jobs are
-answered in the process, from digests, after the bundle was opened and verified; and workers are forked.
+One JSON line on stdin is one run; its exit code comes back as a line. Inference is not what is tested: the device is a
+double in the process, jobs are answered from digests after the bundle was opened and verified, and workers are forked.
 """
 
-import hashlib
-import itertools
 import json
 import multiprocessing
 import os
@@ -17,61 +15,35 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from hardware_profiles.agent import measure, supervisor  # noqa: E402
+from hardware_profiles.agent import supervisor  # noqa: E402
 from hardware_profiles.bundle import open_bundle  # noqa: E402
-from hardware_profiles.messages import Answer, Answered, Job, Process, Timing  # noqa: E402
+from hardware_profiles.messages import Answered, Job  # noqa: E402
+from tests.double import Double, drawn, told, word  # noqa: E402
 from tests.faults.inject import Plan, install  # noqa: E402
 
-WORDS = ("red", "green", "blue")
+
+def answered(job: Job, **_: Any) -> Answered:
+    """What this machine answers, to the end."""
+    open_bundle(Path(job.bundle))
+    return told(Path(job.bundle), job.requests, None, word)
 
 
-def answered(job: Job, **_: Any) -> Answered | Process:
-    """The result of a job, as a digest of candidate and question has it."""
-    manifest = open_bundle(Path(job.bundle)).manifest
-    seed = json.dumps(dict(manifest.candidate), sort_keys=True)
-
-    def drawn(text: str) -> int:
-        return int(hashlib.sha256((seed + text).encode()).hexdigest()[:8], 16)
-
-    if job.kind == "answer":
-        answers = tuple(Answer(id=one.id, text=WORDS[drawn(one.id) % 3], tokens=1) for one in job.requests)
-        return Answered(answers=answers, load_s=0.1, work_s=0.1, memory_peak_bytes=10**8, properties={})
-    ms = 1.0 + drawn("latency") % 1000 / 1000
-    timings = tuple(
-        Timing(
-            id=one.id,
-            text="red",
-            preprocess_ms=None,
-            vision_ms=None,
-            prefill_ms=None,
-            ttft_ms=ms,
-            e2e_ms=ms + place % 7 / 1000,
-            token_ms=(ms,),
-        )
-        for place, one in zip(range(job.min_answers), itertools.cycle(job.requests), strict=False)
-    )
-    return Process(
-        load_s=0.1,
-        first_ms=2.0,
-        warmup_answers=1,
-        timings=timings,
-        memory_peak_bytes=10**8,
-        memory_baseline_bytes=10**7,
-        energy_j=None,
-        idle_w=None,
-        properties={},
-    )
-
-
-for module in (supervisor, measure):
-    vars(module)["run_job"] = answered
+vars(supervisor)["run_job"] = answered
 
 import plotly.offline  # noqa: E402
 
 import reports.html  # noqa: E402, F401
 import search.session  # noqa: E402
 import search.show  # noqa: E402, F401
-from search import cli  # noqa: E402
+from search import cli, fleet  # noqa: E402
+
+
+def opened(name: str, *_: object) -> Double:
+    """The device that measures: an agent in the process, whose timings a digest decides."""
+    return Double(name, lambda bundle: 1.0 + drawn(bundle, "latency") % 1000 / 1000, here=True)
+
+
+vars(fleet)["open_device"] = opened
 
 plotly.offline.get_plotlyjs = lambda: "//" + "x" * 200_000  # as the report takes it, and quickly written
 _real_context = multiprocessing.get_context

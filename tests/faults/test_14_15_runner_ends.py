@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -44,14 +43,11 @@ def test_case_14_what_outlives_sigkill_is_unkillable(timed_job: Job, monkeypatch
     monkeypatch.setattr(supervisor, lives, lambda runner: True)
     pids: list[int] = []
     monkeypatch.setattr(subprocess.Popen, "__del__", lambda self: None)  # it is left behind, as it would be
-    cancelled = threading.Event()
-    cancelled.set()
     with pytest.raises(Unkillable, match="outlived SIGKILL"):
         run_job(
             timed_job,
-            command=script("begin(); time.sleep(600)"),
+            command=script(STUBBORN),
             heard=lambda event, content: pids.append(content["pid"]) if event == "runner" else None,
-            cancel=cancelled,
         )
     assert issubclass(Unkillable, JobFailed)
     os.waitpid(pids[0], 0)

@@ -234,3 +234,17 @@ def test_what_is_no_calibration_is_refused(text: str) -> None:
 def test_too_few_anchors_are_refused() -> None:
     with pytest.raises(BadInput, match="9 anchors are too few"):
         calibrate(anchors(np.random.default_rng(4), 9, 0.05), profile(), "openvino")
+
+
+def test_anchors_are_of_one_processor_and_say_nothing_of_another() -> None:
+    known = anchors(np.random.default_rng(5), 12, 0.02)
+    gpu = Processor(bandwidth=1e12, peak={"f32": 1e13}, runtimes=("torch",))
+    both = profile().model_copy(update={"processors": {"gpu": gpu} | profile().processors})
+    moved = [replace(one, work=replace(one.work, device="cuda")) for one in known]
+    there = calibrate(moved, both, "torch")
+    assert there.processor == "gpu"
+    assert predict(moved[0].work, both, "torch", there).anchored
+    assert not predict(known[0].work, both, "openvino", there).anchored
+    here = replace(known[0], work=replace(known[0].work, device="cpu"))
+    with pytest.raises(BadInput, match="ran on gpu and cpu"):
+        calibrate([*moved, here], both, "torch")

@@ -18,7 +18,7 @@ from spaces.errors import BadInput
 SETTINGS: dict[str, Any] = {
     "name": "demo",
     "space_id": "abc",
-    "device": "local",
+    "devices": {"local": {"profile": "x86-cpu", "agent": "0.1.0"}},
     "task": {"path": "task.yaml", "name": "demo", "digests": {"search": "d1"}},
     "search": {"objectives": ["accuracy", "latency_p50_ms"], "budget": "200trials", "seed": 1},
 }
@@ -133,9 +133,9 @@ def test_answers_measurements_baselines_come_back(run: RunFolder) -> None:
         energy_source="no counter",
         trace=(Reading(t_s=0.5, temperature_c=40.0, flags=("throttled",)),),
     )
-    run.write_measurement(3, measured)
-    assert run.read_measurement(3) == measured
-    assert run.read_measurement(4) is None
+    run.write_measurement("ab", "pi", measured)
+    assert run.read_measurement("ab", "pi") == measured
+    assert run.read_measurement("ab", "local") is None
     baselines = (Baseline(name="blank_image", explained="x", accuracy=Figure(value=0.4, low=0.3, high=0.5, n=9)),)
     assert run.read_baselines() == ()
     run.write_baselines(baselines)
@@ -174,8 +174,8 @@ def test_an_existing_run_is_not_overwritten(run: RunFolder, changed: dict[str, A
 def test_resume_takes_another_budget_but_no_other_space(run: RunFolder) -> None:
     more = {**SETTINGS, "search": {**SETTINGS["search"], "budget": "400trials"}}
     assert RunFolder.resume(run.path, more).settings["search"]["budget"] == "200trials"
-    with pytest.raises(BadInput, match=r"another space \(.*\) and device"):
-        RunFolder.resume(run.path, {**SETTINGS, "space_id": "x", "device": "pi"})
+    with pytest.raises(BadInput, match=r"another space \(.*\) and set of devices \(local, pi\)"):
+        RunFolder.resume(run.path, {**SETTINGS, "space_id": "x", "devices": {"pi": {"profile": "x86-cpu"}}})
     assert differences(SETTINGS, {**SETTINGS, "task": {**SETTINGS["task"], "path": "/elsewhere"}}) == []
 
 
@@ -253,13 +253,13 @@ MEASUREMENT = Measurement(
 
 def test_references_are_those_of_the_latest_reference_trial(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
-    assert run.read_references() == ()
+    assert run.read_references("pi") == ()
     for trial in (3, 3, 5, 5):
-        run.log_reference(trial, MEASUREMENT)
+        run.log_reference(trial, "pi", MEASUREMENT)
     with (run.path / "measurements" / "references.jsonl").open("a") as stream:
         stream.write('{"trial": 7, "ti')
-    assert [reference.trial for reference in run.read_references()] == [5, 5]
-    assert run.read_references()[0].measurement == MEASUREMENT
+    assert [reference.trial for reference in run.read_references("pi")] == [5, 5]
+    assert run.read_references("pi")[0].measurement == MEASUREMENT
 
 
 def test_a_line_that_the_disk_refused_was_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_raced_out_trial_is_shown_and_on_no_front(run: RunFolder) -> None:
     assert "a test by betting" in page
     assert ">24 items<" in page
     assert "Pruned <b>1</b>" in page
-    found = front_of(run, run.read_trials())
+    found = front_of(run, run.read_trials(), "local")
     assert [one.number for one in found.trials] == [1, 0]
     assert 2 not in found.probabilities
     assert front_as_dict(found)["dominated"] == []
@@ -102,7 +102,7 @@ def test_a_plug_ins_figure_is_an_objective_without_the_plug_in(tmp_path: Path) -
     for number, (accuracy, words) in enumerate([(0.5, 2.0), (0.9, 6.0), (0.4, 7.0)]):
         made.write_trial(trial(number, accuracy, 5.0, figures={"words": Figure(value=words)}))
     trials = made.read_trials()
-    found = front_of(made, trials)
+    found = front_of(made, trials, "local")
     assert [one.number for one in found.trials] == [1, 0]
     assert metadata(found.objectives[1]) == WORDS
     picked = pick(trials, {"words": ("<=", 3.0)}, "accuracy", ("accuracy", "words"), known=found.known)

@@ -56,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         "name": HOSTILE,
         "task": {"name": HOSTILE},
         "space_id": HOSTILE,
-        "device": HOSTILE,
+        "devices": {HOSTILE: {"profile": HOSTILE, "runtimes": {HOSTILE: HOSTILE}, "facts": {"model": HOSTILE}}},
         "versions": {HOSTILE: "1"},
     }
     run = RunFolder.create(path, settings)
@@ -272,7 +272,7 @@ def test_markup_escapes_all_but_its_own() -> None:
 
 
 def test_pauses_do_not_count_as_time_used() -> None:
-    from reports.html import time_used
+    from reports.summary import time_used
 
     times = [(0.0, 10.0), (5.0, 12.0), (100.0, 103.0), (101.0, 102.0)]
     trials = [

@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     ),
     "objectives that are numbers": (lambda f: edit(f / "search.yaml", objectives=[1, None]), ["objectives", "1"]),
     "unknown field": (lambda f: edit(f / "search.yaml", budgett="5m"), ["budgett", "did you mean budget"]),
-    "unknown device": (lambda f: edit(f / "search.yaml", device="jetson"), ["device", "jetson", "local"]),
+    "unknown device": (lambda f: edit(f / "search.yaml", device="jetson"), ["device", "jetson", "vlmfront device add"]),
     "limit that is no number": (lambda f: edit(f / "search.yaml", limits={"size_mb": {"max": "big"}}), ["size_mb.max"]),
     "no YAML": (lambda f: (f / "search.yaml").write_text("a: [1"), ["search.yaml", "line", "not YAML"]),
     "no calibration split": (
@@ -206,10 +206,10 @@ def test_a_run_of_another_space_is_refused_and_left_alone(
     config = project()
     folder = config.parent / "one"
     RunFolder.create(folder, {"space_id": "of another space", "task": {}, "search": {}, "device": {}})
-    for flags in ((), ("--resume",)):
+    for flags, words in (((), "exists already"), (("--resume",), "another space")):
         code, message = run(monkeypatch, capsys, "search", str(config), "--run", str(folder), *flags)
         assert code == 2
-        assert "another space" in message
+        assert words in message
         assert "--run" in message
     assert not (folder / "study.journal").exists()
 

@@ -1,9 +1,7 @@
 """The way of a trial with everything slow replaced: bundles are folders with a candidate, answers come from a table."""
 
 import json
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,151 +11,19 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hardware_profiles.agent.supervisor import Cancelled, Enough
-from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Measurement, Process, Timing
-from hardware_profiles.profile import local
-from hardware_profiles.store import Entry, Store
+from hardware_profiles.agent.supervisor import Cancelled
+from hardware_profiles.messages import JobFailed
 from objectives.accuracy import paired_difference, wilson
 from objectives.registry import OBJECTIVES, Definition, available
-from objectives.run import RunFolder
-from objectives.task import Task, load_task
 from objectives.trial import Figure, Trial
 from reports.front import front
-from search import evaluate, scoring
-from search.build import Stage, StageTree
 from search.engine import settle, tell
-from search.evaluate import Evaluator
 from search.executors import Interrupted
-from search.gate import Gate
-from search.scoring import Retention, Scorer
-from search.study import NAME, Asked, Study
-from spaces.candidate import Candidate
-from spaces.errors import StageFailed
+from search.study import NAME, Study
 from spaces.plugins import builtin
 from spaces.reader import load_space
-from spaces.sample import Sample
-from spaces.space import Space
-
-N = 64
-CHUNK = 8
-OBJECTIVE_NAMES = ("accuracy", "latency_p50_ms")
-RIGHT = {("a", "fp16"): 60, ("a", "int8"): 16, ("b", "fp16"): 40, ("b", "int8"): 62}
-"""How many of the items each model answers right: the first ones in file order."""
-KEPT = {("a", "fp16"): 20, ("a", "int8"): 12, ("b", "fp16"): 8, ("b", "int8"): 9}
-LATENCY = {("a", "fp16"): 10.0, ("a", "int8"): 20.0, ("b", "fp16"): 30.0, ("b", "int8"): 5.0}
-ITEMS = [Sample(id=str(n), image=Path("x.png"), question="what ?", answers=("Yes !",)) for n in range(N)]
-RETAINED = [Sample(id=str(n), image=Path("y.png"), question="which ?", answers=("7",)) for n in range(24)]
-
-
-class StandIn:
-    """In place of a builder: every stage is made at once, unless its axis refuses."""
-
-    def __init__(self, refused: dict[str, str]) -> None:
-        self._refused = refused
-
-    def run(self, stage: Stage) -> tuple[Entry, bool]:
-        if stage.axis in self._refused:
-            raise StageFailed(self._refused[stage.axis])
-        return Entry(key=stage.key, stage=stage.axis, files={}, sizes={}, seconds=1.0, checks={}), False
-
-
-class Bench:
-    """An evaluator over two models and two kinds of weights, and what was asked of its runners."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.asked: list[tuple[str, dict[str, Any], int]] = []
-        self.fails: dict[tuple[str, str, str], Exception] = {}
-        self.refused: dict[str, str] = {}
-        self.stop = threading.Event()
-        for model in ("a", "b"):
-            (folder / model).mkdir()
-            (folder / model / "config.json").write_text(model)
-        axes = {"model": {"path": ["a", "b"]}, "quantization": {"weights": ["fp16", "int8"]}, "runtime": {"threads": 2}}
-        (folder / "space.yaml").write_text(yaml.safe_dump({"schema": "vlmfront.space/1", "axes": axes}))
-        task = {"schema": "vlmfront.task/1", "name": "t", "metric": "exact", "splits": {"search": "x.jsonl"}}
-        (folder / "task.yaml").write_text(yaml.safe_dump(task))
-        self.task: Task = load_task(folder / "task.yaml")
-        self.space: Space = load_space(folder / "space.yaml", builtin())
-        self.run = RunFolder.create(folder / "run", {})
-        monkeypatch.setattr(evaluate, "measure", self._job)
-        monkeypatch.setattr(scoring, "run_job", self._job)
-        monkeypatch.setattr(evaluate, "bind", self._bind)
-        monkeypatch.setattr(evaluate, "open_bundle", lambda *_, **__: SimpleNamespace(size_bytes=5_000_000))
-        monkeypatch.setattr(evaluate, "unfit", lambda *_: None)
-
-    def evaluator(self, **changed: Any) -> Evaluator:
-        retention = Retention(task=self.task, samples=RETAINED) if changed.pop("retention", False) else None
-        tree = StageTree(self.space, {"calibration": ITEMS}, {"calibration": "c"}, 8, 0)
-        given: dict[str, Any] = {"objectives": OBJECTIVE_NAMES, "known": OBJECTIVES, "limits": {}, "racing": True}
-        return Evaluator(
-            run=self.run,
-            space=self.space,
-            scorer=Scorer(self.task, ITEMS, retention, 0),
-            tree=tree,
-            store=Store(self.folder / "store"),
-            gate=Gate(),
-            stop=self.stop,
-            device=local(),
-            **(given | changed),
-        )
-
-    def candidate(self, model: str, weights: str) -> Candidate:
-        return self.space.candidate({"model.path": model, "quantization.weights": weights, "runtime.threads": 2})
-
-    def try_(self, evaluator: Evaluator, number: int, model: str, weights: str) -> Trial:
-        return evaluator.evaluate(Asked(number, self.candidate(model, weights)), StandIn(self.refused))  # type: ignore[arg-type]
-
-    def _bind(self, target: Path, candidate: Candidate, *_: object) -> None:
-        target.mkdir(parents=True)
-        (target / "candidate.json").write_text(json.dumps(dict(candidate.values)))
-
-    def _job(self, job: Job, *, cancel: threading.Event, enough: Enough | None = None) -> Answered | Measurement:
-        values = json.loads((Path(job.bundle) / "candidate.json").read_text())
-        key = values["model.path"], values.get("quantization.weights", "fp16")
-        if (error := self.fails.get((job.kind, *key))) is not None:
-            raise error
-        assert not cancel.is_set()
-        if job.kind == "measure":
-            return measured(LATENCY[key])
-        answers: list[Answer] = []
-        for begin in range(0, len(job.requests), CHUNK):
-            chunk = [Answer(id=one.id, text=said(one.id, key), tokens=1) for one in job.requests[begin : begin + CHUNK]]
-            answers += chunk
-            if enough and enough(chunk):
-                break
-        self.asked.append((job.kind, values, len(answers)))
-        return Answered(answers=tuple(answers), load_s=1.0, work_s=1.0, memory_peak_bytes=1, properties={"x": "y"})
-
-
-def said(request: str, key: tuple[str, str]) -> str:
-    kind, _, number = request.partition(":")
-    if kind == "retention":
-        return "7" if int(number) < KEPT[key] else "8"
-    return "yes" if int(number) < RIGHT[key] else f"no {key[1]}"
-
-
-def measured(latency: float) -> Measurement:
-    one = {"id": "0", "text": "x", "preprocess_ms": None, "vision_ms": None, "prefill_ms": None, "ttft_ms": 1.0}
-    timing = Timing(**one, e2e_ms=latency, token_ms=(1.0, latency))  # type: ignore[arg-type]
-    process = Process(
-        load_s=0.1,
-        first_ms=1.0,
-        warmup_answers=1,
-        timings=(timing,) * 11,
-        memory_peak_bytes=10_000_000,
-        memory_baseline_bytes=1,
-        energy_j=None,
-        idle_w=None,
-        properties={},
-    )
-    return Measurement(
-        verdict="valid",
-        reasons=(),
-        mode="finalist",
-        processes=(process,),
-        energy_source="",
-    )
+from tests.bench import LATENCY, OBJECTIVE_NAMES, Bench, N
+from tests.double import CHUNK
 
 
 @pytest.fixture
@@ -254,7 +120,7 @@ def test_what_may_still_win_or_has_to_be_whole_is_scored_in_full(bench: Bench) -
     assert bench.try_(evaluator, 1, "b", "fp16").state == "complete"  # slower and worse, but the reference of b
     assert bench.try_(evaluator, 2, "a", "fp16").state == "complete"  # 60 against 62 of 64 is no clear race
     assert bench.try_(bench.evaluator(racing=False), 3, "a", "int8").state == "complete"
-    limited = bench.evaluator(limits={"size_mb": {"max": 1.0}})
+    limited = bench.evaluator(limits={"size_mb": {"max": 0.01}})
     assert bench.try_(limited, 4, "a", "int8").state == "infeasible"
     third = bench.evaluator(objectives=("accuracy", "latency_p50_ms", "agreement"))
     assert bench.try_(third, 5, "a", "int8").state == "complete"
@@ -278,7 +144,7 @@ def test_the_front_is_the_same_with_and_without_racing(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("kind", "error", "reason"),
     [
-        ("measure", JobFailed("OOM", "memory ran out"), "OOM: memory ran out"),
+        ("provisional", JobFailed("OOM", "memory ran out"), "OOM: memory ran out"),
         ("answer", JobFailed("CRASH", "the runner died of SIGSEGV"), "CRASH: the runner died of SIGSEGV"),
         ("answer", JobFailed("TIMEOUT", "nothing was heard of work"), "TIMEOUT: nothing was heard of work"),
     ],
@@ -287,7 +153,7 @@ def test_a_job_that_fails_is_a_failed_trial(bench: Bench, kind: str, error: Exce
     bench.fails[kind, "a", "int8"] = error
     found = bench.try_(bench.evaluator(), 0, "a", "int8")
     assert (found.state, found.reason) == ("failed", reason)
-    assert found.figures["size_mb"].value == 5.0
+    assert found.figures["size_mb"].value == 0.05
     assert ("latency_p50_ms" in found.figures) == (kind == "answer")
     assert bench.run.read_trial(0) == found
 

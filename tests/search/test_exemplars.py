@@ -27,14 +27,12 @@ def prepared(config: Path) -> Prepared:
 
 
 def test_a_search_shows_exemplars_of_the_train_split(project: Callable[..., Path]) -> None:
-    from threading import Event
-
     config = project(
         {**SHOWN, "prompt": {"exemplars": [0, 2], "exemplar_choice": ["fixed", "nearest"]}}, workers=1, items=8
     )
     ready = prepared(config)
     assert ready.space.size == 3
-    outcome = search(ready, Event(), lambda trial: None)
+    outcome = search(ready, lambda trial: None)
     assert outcome.ended == "exhausted"
     run = RunFolder.open(config.parent / "run")
     trials = run.read_trials()

@@ -69,10 +69,11 @@ def test_the_least_memory_must_be_there(knobs: Knobs, tiny_checkpoint: Path, tmp
 
 
 def test_the_accelerators_own_memory_counts_for_what_runs_on_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch"}})
+    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch", "device": "cuda"}})
     gpu = Processor(memory_bytes=1000, runtimes=("torch",))
     assert unfit(candidate, space, fast(processors={"gpu": gpu})) is not None
-    assert unfit(candidate, space, fast(processors={"gpu": gpu.model_copy(update={"runtimes": ("server",)})})) is None
+    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch"}})
+    assert unfit(candidate, space, fast(processors={"gpu": gpu})) is None, "pinned to the CPU"
 
 
 def test_a_precision_that_the_device_does_not_compute_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_preflight_ends_a_trial_or_labels_it() -> None:
 
 
 def test_without_a_device_figures_are_predicted_and_say_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch"}})
+    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch", "device": "cuda"}})
     device = predicted_device("jetson-orin-nano-8gb", ("torch",))
     assert device.label == "predicted from the profile jetson-orin-nano-8gb, not measured"
     figures = device.figures(candidate, space)
@@ -132,6 +133,11 @@ def test_without_a_device_figures_are_predicted_and_say_so(tiny_checkpoint: Path
     choices = {axis.name: space.choice(candidate, axis) for axis in space.axes}
     least = estimate(read_shape(tiny_checkpoint), choices).memory_bytes
     assert figures["memory_peak_mb"].low == pytest.approx(least / 1e6)
+    space, candidate = only(tiny_checkpoint, tmp_path, {"runtime": {"name": "torch"}})
+    with pytest.raises(BadInput, match=r"its cpu, which torch runs on; set runtime\.device: cuda"):
+        device.figures(candidate, space)
+    with pytest.raises(BadInput, match="its cpu, which torch runs on"):
+        predicted_device("jetson-orin-nano-8gb", ("torch",), devices=("cpu", "cuda"))
 
 
 def test_a_runs_own_trials_calibrate_its_device(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_search_from_its_files_to_an_answer(project: Callable[..., Path], tiny
         scores = [METRICS["exact"](answer.answer, sample) for answer, sample in zip(answers, samples, strict=True)]
         assert trial.figures["accuracy"].value == sum(scores) / len(scores)
         assert [answer.id for answer in answers] == [sample.id for sample in samples]
-        measurement = run.read_measurement(trial.number)
+        measurement = run.read_measurement(trial.deployed, "local")
         assert measurement is not None
         e2e = sorted(timing.e2e_ms for timing in measurement.timings)
         middle = (e2e[(len(e2e) - 1) // 2] + e2e[len(e2e) // 2]) / 2
@@ -76,7 +76,7 @@ def test_a_search_from_its_files_to_an_answer(project: Callable[..., Path], tiny
         assert trial.figures["size_mb"].value == size / 1e6
         _held_against_the_own_model(run, trial)
     assert {baseline.name for baseline in run.read_baselines()} == {"commonest_answer", "blank_image"}
-    assert len(run.read_references()) >= 3
+    assert len(run.read_references("local")) >= 3
     _the_same_stage_is_built_once(run)
     _picking_exporting_and_asking(folder, tiny_images[0])
     _going_on(config, folder)
@@ -116,12 +116,12 @@ def _picking_exporting_and_asking(folder: Path, image: Path) -> None:
 
 def _going_on(config: Path, folder: Path) -> None:
     run = RunFolder.open(folder)
-    before, reference = run.read_trials(), run.read_references()[0].trial
+    before, reference = run.read_trials(), run.read_references("local")[0].trial
     found = vlmfront("search", config, "--run", folder, "--resume", "--budget", "6trials")
     assert found["trials"] == 6
     after = RunFolder.open(folder).read_trials()
     assert after[:4] == before
-    assert {one.trial for one in run.read_references()} == {reference}
+    assert {one.trial for one in run.read_references("local")} == {reference}
     ids = [trial.candidate_id for trial in after]
     assert len(ids) == len(set(ids))
 

@@ -22,7 +22,7 @@ from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Answered, Job
 from objectives.accuracy import paired_difference
 from objectives.trial import Figure
-from search.evaluate import timed_items
+from search.measuring import timed_items
 from search.scoring import requests, score
 from spaces.axes import Value
 

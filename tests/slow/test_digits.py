@@ -34,12 +34,12 @@ def test_digits_are_learned_and_what_is_forgotten_can_be_forbidden(tmp_path: Pat
     print("best", best.candidate, {name: figure.value for name, figure in best.figures.items()})
     assert (best.figures["accuracy"].value or 0) >= 0.9
     assert (best.figures["forgetting"].value or 0) > 0.1
-    assert any((trial.figures["accuracy"].value or 0) >= 0.9 for trial in front_of(run, free).trials)
+    assert any((trial.figures["accuracy"].value or 0) >= 0.9 for trial in front_of(run, free, "local").trials)
     run, _ = searched("search_keep.yaml", tmp_path / "kept")
     kept = {trial.candidate_id: trial for trial in run.read_trials()}
     forbidden = [trial for trial in kept.values() if trial.state == "infeasible"]
     assert all(any("forgetting" in sentence for sentence in trial.violated) for trial in forbidden)
     assert any((trial.figures["accuracy"].value or 0) >= 0.9 for trial in forbidden)
-    members = front_of(run, run.read_trials()).trials
+    members = front_of(run, run.read_trials(), "local").trials
     assert members
     assert all((trial.figures["forgetting"].value or 0.0) <= 0.1 for trial in members)

@@ -17,9 +17,9 @@ from hardware_profiles.agent.exchange import Asked
 from hardware_profiles.agent.leases import Leases
 from hardware_profiles.agent.service import Service
 from hardware_profiles.bundle import Bundle as Sealed
-from hardware_profiles.messages import Answer, Measurement, Request, Unkillable
-from hardware_profiles.wire import Hello, WireJob, WireRequest, build, dump, parse
-from tests.hardware_profiles.agent.conftest import FACTS, HANGS, Agent, Bundle, Host, sha256
+from hardware_profiles.messages import Answer, JobFailed, Measurement, Request, Unkillable
+from hardware_profiles.wire import Hello, Preflight, WireJob, WireRequest, build, dump, parse
+from tests.hardware_profiles.agent.conftest import FACTS, HANGS, PNG, Agent, Bundle, Host, sha256
 
 OTHER = "b" * 64
 
@@ -73,7 +73,8 @@ def test_a_job_from_upload_to_acknowledgement(agent: Agent, bundle: Bundle) -> N
 
 def test_hello(agent: Agent) -> None:
     agent.state.mkdir()
-    (agent.state / "servers.json").write_text('{"llama": {"command": ["x"]}}')
+    server = {"command": ["x", "{port}"], "ready": "/health", "model": "any", "start_s": 1}
+    (agent.state / "servers.json").write_text(json.dumps({"llama": server}))
 
     async def test(service: Service) -> None:
         found = parse(Hello, (await Host(service).call("GET", "/v1/hello")).body)
@@ -295,6 +296,26 @@ def test_a_preflight_is_refused_where_the_agent_cannot_look(
     agent.run(test)
 
 
+def test_a_preflight_that_fails_says_how(agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "PREFLIGHT", "json.tool")  # which ends with 2 for a folder
+
+    async def test(service: Service) -> None:
+        host = await ready(service, bundle)
+        event = (await host.follow(await host.submit(bundle.job(kind="preflight", requests=()))))[-1]
+        assert (event.event, event.content["fault"]) == ("fault", "INVALID_INPUT")
+        assert "ended with exit code 2: usage: python -m json.tool" in event.content["reason"]
+
+    agent.run(test)
+
+
+def test_what_a_preflight_prints_is_its_result() -> None:
+    found = Preflight(device="CPU", operations=7, fallback={"Sin": "not there"}, reasons=("too large",))
+    assert worker_module._preflight_in(b"a library's word\n" + dump(found) + b"\n", b"", 0) == found
+    for said, code, fault in ((b"", 0, "CRASH"), (b"{}", 0, "CRASH"), (dump(found), -11, "CRASH"), (b"", 1, "CRASH")):
+        with pytest.raises(JobFailed, match=fault):
+            worker_module._preflight_in(said, b"why\n", code)
+
+
 def test_the_link_is_cut_mid_blob(agent: Agent) -> None:
     content = os.urandom(3_000_000)
     path = f"/v1/blobs/sha256:{sha256(content)}"
@@ -414,6 +435,24 @@ def json_of(job: WireJob) -> bytes:
     from dataclasses import asdict
 
     return json.dumps(asdict(job)).encode()
+
+
+def test_images_of_no_job_go_with_the_lease_and_at_the_start(agent: Agent, bundle: Bundle) -> None:
+    other = b"\xff\xd8\xff a JPEG"
+
+    async def first(service: Service) -> None:
+        host = await ready(service, bundle)
+        await host.call("DELETE", f"/v1/leases/{host.lease}")
+        while not agent.heard_of("image deleted"):
+            await asyncio.sleep(0.01)
+        await host.take()
+        await host.upload(other)
+
+    agent.run(first)
+    agent.run(lambda service: Host(service).take())
+    assert agent.heard_of("image deleted") == [sha256(PNG), sha256(other)]
+    left = {path.name for path in (agent.state / "blobs").iterdir()}
+    assert left == {sha256(content) for content in bundle.files.values()}
 
 
 def test_missing_blobs_are_named(agent: Agent, bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from hardware_profiles.agent.access import Access
 from hardware_profiles.agent.exchange import Asked, Reply, refused
 from hardware_profiles.agent.identity import Tokens
 from hardware_profiles.agent.listener import Listener
+from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.devices.known import KnownDevice
+from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import Measurement, Process, Timing
 from hardware_profiles.wire import (
     EPOCH_HEADER,
@@ -32,8 +35,11 @@ from hardware_profiles.wire import (
     dump,
     parse,
 )  # fmt: skip
+from spaces.prompting import Prompt
 
+Open = Callable[..., RemoteDevice]
 FACTS = Facts(machine="x86_64", model="a board", cpu="a cpu", memory_bytes=8 << 30, threads=4, dtypes=("f32",))
+NEVER = threading.Event()
 HELLO = Hello(
     protocols=(1, 1), agent="0.1.0", boot_id="another", instance="1", runtimes={"openvino": "9999.0"}, facts=FACTS
 )
@@ -226,3 +232,33 @@ def known(agent: Agent, port: int, name: str = "bench") -> KnownDevice:
         fingerprint=agent.identity.fingerprint,
         paired="2026-01-01T00:00:00+00:00",
     )
+
+
+def small_bundle(folder: Path) -> Path:
+    """A sealed bundle of two files that no engine would load."""
+    folder.mkdir()
+    (folder / "model.xml").write_text("<net/>")
+    (folder / "model.bin").write_bytes(b"\0" * 1000)
+    pinned: dict[str, Any] = {"prompt": Prompt(), "max_new_tokens": 8, "execution": Execution()}
+    seal(folder, runtime="openvino", candidate={}, provenance={}, **pinned)
+    return folder
+
+
+def die(device: RemoteDevice) -> None:
+    """What a killed host leaves: nothing is acknowledged, the lease is neither renewed nor given back."""
+    device._lease._closed.set()
+    device._lease._heart.join()
+    device.connection.close()
+    device._closed = True
+
+
+def finish(agent: Agent) -> None:
+    for job in agent.script.jobs.values():
+        agent.script.emit(job, "result", asdict(measurement()))
+
+
+def wait_for(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

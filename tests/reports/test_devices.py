@@ -1,0 +1,110 @@
+"""The report of a run on two devices: a front for each, and what happened to them."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hardware_profiles.messages import Request
+from objectives.records import DeviceEvent
+from objectives.run import RunFolder
+from objectives.trial import DeviceResult, Figure, Trial
+from reports.front import front, front_of
+from reports.html import report_html
+from tests.double import measurement
+from tests.reports.conftest import SETTINGS, synthetic_trials, write_synthetic_run
+from tests.reports.test_html import Page
+
+DEVICE = {
+    "profile": "raspberry-pi-5-8gb",
+    "threads": 4,
+    "dtypes": ["f32"],
+    "agent": "0.1.0",
+    "runtimes": {"openvino": "2026.4.1"},
+    "facts": {
+        "model": "Raspberry Pi 5",
+        "cpu": "Cortex-A76",
+        "memory_bytes": 8 << 30,
+        "accelerators": {},
+        "sensors": {"temperature": "/sys/class/thermal", "energy": "none: no sensor"},
+        "isolation": {"network": "none: not root"},
+        "platform": {"governor": "performance"},
+    },
+}
+NAMES = ("pi", "jetson")
+ASKED = Request(id="0", image="0.png", question="what ?")
+
+
+def on_both(trial: Trial) -> Trial:
+    """The trial as two devices have it; the second is 6 times as fast, and faster still where there are fewer bits."""
+    bits = {"fp16": 1.0, "int8": 0.3, "int4": 0.2}[str(trial.candidate["quantization.weights"])]
+    figures: dict[str, Figure] = {}
+    for name, figure in trial.figures.items():
+        if name in ("accuracy", "size_mb") or figure.value is None:
+            figures[name] = figure
+            continue
+        for device, factor in (("pi", 1.0), ("jetson", bits / 6)):
+            ends = [end if end is None else end * factor for end in (figure.low, figure.high)]
+            figures[f"{name}@{device}"] = Figure(value=figure.value * factor, low=ends[0], high=ends[1], n=figure.n)
+    label = {"state": "measured", "mode": "provisional", "labels": ("provisional",)}
+    devices = {name: DeviceResult(**label) for name in NAMES}  # type: ignore[arg-type]
+    return replace(trial, figures=figures, devices=devices, labels=(), deployed=f"{trial.number:064x}")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    search = SETTINGS["search"] | {"objectives": ["accuracy", *(f"latency_p50_ms@{name}" for name in NAMES)]}
+    settings = SETTINGS | {"search": search | {"limits": {}}, "devices": dict.fromkeys(NAMES, DEVICE)}
+    trials = [on_both(trial) for trial in synthetic_trials()]
+    lost = DeviceResult(state="missing", reason="DEVICE_LOST: no answer", labels=("not measured on pi: no answer",))
+    left = {name: figure for name, figure in trials[5].figures.items() if not name.endswith("@pi")}
+    trials[5] = replace(trials[5], figures=left, devices={**trials[5].devices, "pi": lost})
+    cannot = DeviceResult(state="infeasible", reason="OOM: 900 MB of 512 MB")
+    trials[6] = replace(trials[6], figures=left, devices={**trials[6].devices, "pi": cannot})
+    made = write_synthetic_run(tmp_path / "runs" / "two", trials, settings)
+    for place, event in enumerate(("lost", "back")):
+        made.log_device(DeviceEvent(device="pi", time=1_790_000_000.0 + place, event=event, reason="no route"))  # type: ignore[arg-type]
+    for ms in (10.0, 10.4, 10.2):
+        made.log_reference(0, "pi", measurement(ms, [ASKED], ["red"]))
+    return made
+
+
+def test_each_device_has_a_panel_with_its_own_front(run: RunFolder) -> None:
+    page = Page(report_html(run))
+    panels = [a["data-device"] for tag, a in page.tags if tag == "div" and "data-device" in a]
+    assert panels == ["pi", "jetson", "pi", "jetson"]
+    assert [a["data-tab"] for tag, a in page.tags if "data-tab" in a] == ["pi", "jetson"]
+    for place, name in enumerate(NAMES):
+        plain = []
+        for trial in run.read_trials():
+            own = {key.split("@")[0]: figure for key, figure in trial.figures.items() if key.endswith(f"@{name}")}
+            common = {key: figure for key, figure in trial.figures.items() if "@" not in key}
+            plain.append(replace(trial, figures=common | own))
+        floors = {"latency_p50_ms": front_of(run, run.read_trials(), name).floors["latency_p50_ms"]}
+        expected = front(plain, ("accuracy", "latency_p50_ms"), floors)
+        chart = json.loads(page.scripts["front-data" if place == 0 else f"front-data-{place}"])
+        drawn = sorted(value for trace in chart["data"] if trace["mode"] == "lines" for value in trace["x"])
+        members = sorted(trial.figures["latency_p50_ms"].value or math.nan for trial in expected.trials)
+        assert drawn == pytest.approx(members)
+    fronts = [front_of(run, run.read_trials(), name).trials for name in NAMES]
+    assert [trial.number for trial in fronts[0]] != [trial.number for trial in fronts[1]]
+
+
+def test_the_section_on_devices_says_what_they_are_and_what_happened(run: RunFolder) -> None:
+    text = " ".join(Page(report_html(run)).text)
+    for words in (
+        "raspberry-pi-5-8gb, Raspberry Pi 5, Cortex-A76, 8.6 GB, 4 threads",
+        "openvino 2026.4.1",
+        "energy none: no sensor",
+        "network none: not root",
+        "was lost: no route",
+        "came back",
+        "still to be measured: trials 5",
+        "1 still to be measured",
+        "1 cannot run there",
+        "on pi: OOM: 900 MB of 512 MB",
+        "trial 0, measured 3 times",
+    ):
+        assert words in text, words

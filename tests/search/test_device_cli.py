@@ -1,0 +1,136 @@
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hardware_profiles.agent.facts import boot_id
+from hardware_profiles.devices import check
+from search.cli import main
+from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vlmfront(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process, for a user with nothing yet: exit code, stdout, stderr."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vlmfront", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    running = Agent(tmp_path / "agent")
+    yield running
+    running.close()
+
+
+def add(vlmfront: Command, agent: Agent, *more: str) -> tuple[int, str, str]:
+    return vlmfront("device", "add", "bench", f"127.0.0.1:{agent.port}", agent.token(), *more)
+
+
+def test_a_device_is_added_listed_and_removed(vlmfront: Command, agent: Agent) -> None:
+    code, out, err = add(vlmfront, agent, "--json")
+    assert (code, err) == (0, "")
+    added = json.loads(out)
+    assert (added["name"], added["fingerprint"]) == ("bench", agent.identity.fingerprint)
+    code, out, _ = vlmfront("device", "list", "--json")
+    assert [one["name"] for one in json.loads(out)["devices"]] == ["local", "bench"]
+    assert "certificate" not in out
+    code, out, _ = vlmfront("device", "list")
+    assert f"127.0.0.1:{agent.port}" in out
+    assert vlmfront("device", "remove", "bench")[0] == 0
+    assert [one["name"] for one in json.loads(vlmfront("device", "list", "--json")[1])["devices"]] == ["local"]
+
+
+def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, agent: Agent) -> None:
+    facts = replace(
+        HELLO.facts,
+        sensors={"energy": "none: no RAPL"},
+        isolation={"network": "a namespace of its own"},
+        platform={"governor": "performance"},
+    )
+    agent.script.hello = replace(HELLO, facts=facts, boot_id=boot_id(), disk_free_bytes=10**9)
+    add(vlmfront, agent)
+    code, out, err = vlmfront("device", "check", "bench", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["here"] is True
+    assert found["round_trip_ms"] > 0
+    assert found["upload_mb_s"] > 0
+    assert abs(found["clock_skew_s"]) < 5
+    assert found["repeated"] is None
+    assert sum(map(len, agent.script.blobs.values())) == 16 << 20
+    assert agent.script.line == []
+    code, out, _ = vlmfront("device", "check", "bench")
+    for shown in ("openvino 9999.0", "none: no RAPL", "a namespace of its own", "performance", "1.0 GB", "none made"):
+        assert shown in out
+
+
+def test_a_check_with_a_bundle_measures_three_times(vlmfront: Command, agent: Agent, tmp_path: Path) -> None:
+    times = iter((5.0, 6.0, 5.5))
+    agent.script.runs = lambda _: [("result", asdict(measurement(next(times))))]
+    add(vlmfront, agent)
+    code, out, err = vlmfront("device", "check", "bench", "--bundle", str(small_bundle(tmp_path / "bundle")), "--json")
+    assert code == 0, err
+    repeated = json.loads(out)["repeated"]
+    assert repeated["p50_ms"] == [5.0, 6.0, 5.5]
+    assert repeated["spread"] == pytest.approx(1 / 5.5)
+    assert agent.script.executions == 3
+    assert "measurement 3 of 3" in err
+
+
+def test_a_device_that_does_not_answer_ends_with_one_sentence_and_exit_code_1(
+    vlmfront: Command, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check.check, "__kwdefaults__", {"patience_s": 0.2})
+    add(vlmfront, agent)
+    agent.do(agent._listener.close)
+    code, out, err = vlmfront("device", "check", "bench")
+    assert (code, out) == (1, "")
+    assert "bench did not answer for 0 s" in err.splitlines()[-1]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    code, _, err = vlmfront("device", "add", "other", f"127.0.0.1:{port}", f"{'0' * 64}::{'s' * 43}")
+    assert code == 1
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("add", "local", "h:1", "t"), "is this machine itself"),
+        (("add", "a/b", "h:1", "t"), "is no name"),
+        (("add", "bench", "h:x", "t"), "HOST:PORT"),
+        (("add", "bench", "h:1", "t"), "FINGERPRINT::SECRET"),
+        (("check", "nothing"), "no device is called 'nothing'"),
+        (("check", "local", "--bundle", "/nowhere"), "is no bundle"),
+        (("remove", "nothing"), "no device is called 'nothing'"),
+        (("remove", "local"), "is this machine itself"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(vlmfront: Command, arguments: tuple[str, ...], told: str) -> None:
+    code, out, err = vlmfront("device", *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["add", "list", "check", "remove"])
+def test_help_has_an_example(vlmfront: Command, verb: str) -> None:
+    code, out, _ = vlmfront("device", verb, "--help")
+    assert code == 0
+    assert f"Example: vlmfront device {verb}" in out
