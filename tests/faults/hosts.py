@@ -149,10 +149,16 @@ class Calls:
         return digest
 
     def submit(self, job: str, packed: Packed) -> JobState:
-        """Submit a job with all of its blobs."""
-        for path in packed.blobs.values():
-            self.put(path.read_bytes())
-        return parse(JobState, self("PUT", f"/v1/jobs/{job}", packed.body).body)
+        """Submit a job, with the blobs that the device has not."""
+        try:
+            answer = self("PUT", f"/v1/jobs/{job}", packed.body)
+        except Refused as refusal:
+            if refusal.problem.code != "MISSING_BLOBS":
+                raise
+            for digest in refusal.problem.expected:
+                self.put(packed.blobs[digest].read_bytes())
+            answer = self("PUT", f"/v1/jobs/{job}", packed.body)
+        return parse(JobState, answer.body)
 
     def refused(self, method: str, path: str, body: bytes = b"", **headers: object) -> tuple[int, str]:
         """The status and the code with which a call is refused."""
@@ -160,9 +166,19 @@ class Calls:
             self(method, path, body, **headers)
         return refusal.value.status, refusal.value.problem.code
 
+    def last(self, job: str) -> Mapping[str, Any]:
+        """The job's last event, once it is over."""
+        seen = 0
+        while True:
+            for line in self("GET", f"/v1/jobs/{job}/events?after={seen}&wait=20").body.splitlines():
+                event: Mapping[str, Any] = json.loads(line)
+                if event["event"] in ("result", "fault"):
+                    return event
+                seen = event["seq"]
+
     def fault(self, job: str) -> Mapping[str, Any]:
         """The content of the job's last event, which is a fault."""
-        last = json.loads(self("GET", f"/v1/jobs/{job}/events?after=0&wait=20").body.splitlines()[-1])
+        last = self.last(job)
         assert last["event"] == "fault", last
         found: Mapping[str, Any] = last["content"]
         return found

@@ -1,7 +1,8 @@
 """A runner that answers without a model: its answer is its process id, and the digest of the bundle's ``model.bin``.
 
 Started with a folder: each execution adds a line to ``executions`` there. A question that begins with "hold" is
-answered once ``go`` exists there. It is not tied to its agent, as one that hangs before it asks for that is not.
+answered once ``go`` exists there; at "greedy" it takes memory without end. It is not tied to its agent, as one that
+hangs before it asks for that is not.
 """
 
 import hashlib
@@ -26,6 +27,9 @@ def main(folder: Path) -> None:
     say("phase", phase="work")
     while question.startswith("hold") and not (folder / "go").exists():
         time.sleep(0.005)
+    hoard = []
+    while question == "greedy":
+        hoard.append(b"\1" * (8 << 20))
     text = f"{os.getpid()} {hashlib.sha256((Path(job['bundle']) / 'model.bin').read_bytes()).hexdigest()}"
     say("answers", answers=[{"id": one["id"], "text": text, "tokens": 1} for one in job["requests"]])
     say("done", work_s=0.1, memory_peak_bytes=300, properties={})

@@ -78,7 +78,7 @@ def test_case_07_an_agent_that_is_killed_at_rest_keeps_its_results(
     with host.calls(bench) as call:
         call.take(LEASE)
         call.submit(JOB, pack("answer", bundle, asked(image)))
-        before = call("GET", f"/v1/jobs/{JOB}/events?after=3&wait=20").body
+        assert call.last(JOB)["event"] == "result"
         until(lambda: b'"done"' in call("GET", f"/v1/jobs/{JOB}").body)
         events = call("GET", f"/v1/jobs/{JOB}/events?after=0&wait=0").body
         bench.kill()
@@ -86,7 +86,6 @@ def test_case_07_an_agent_that_is_killed_at_rest_keeps_its_results(
     with host.calls(bench) as call:
         assert b'"done"' in call("GET", f"/v1/jobs/{JOB}").body
         assert call("GET", f"/v1/jobs/{JOB}/events?after=0&wait=0").body == events
-    assert before in events
     assert len(bench.executions()) == 1
 
 
