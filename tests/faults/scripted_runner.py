@@ -1,8 +1,8 @@
 """A runner that answers without a model: its answer is its process id, and the digest of the bundle's ``model.bin``.
 
 Started with a folder: each execution adds a line to ``executions`` there. A question that begins with "hold" is
-answered once ``go`` exists there; at "greedy" it takes memory without end. It is not tied to its agent, as one that
-hangs before it asks for that is not.
+answered once ``go`` exists there; at "hold much" it keeps 100 MB until then, at "greedy" it takes memory without end.
+It is not tied to its agent, as one that hangs before it asks for that is not.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ def main(folder: Path) -> None:
     say("phase", phase="load")
     say("loaded", load_s=0.5, memory_baseline_bytes=100, properties={})
     say("phase", phase="work")
+    hoard = [b"\1" * (100 << 20)] if question == "hold much" else []
     while question.startswith("hold") and not (folder / "go").exists():
         time.sleep(0.005)
-    hoard = []
     while question == "greedy":
         hoard.append(b"\1" * (8 << 20))
     text = f"{os.getpid()} {hashlib.sha256((Path(job['bundle']) / 'model.bin').read_bytes()).hexdigest()}"
