@@ -59,7 +59,7 @@ class Bench:
         return [*self.before, sys.executable, "-I", str(LAUNCHER), given, *arguments, "--state", str(self.state)]
 
     def start(self, **settings: Any) -> None:
-        """Start the agent, and wait until it listens."""
+        """Start the agent, and wait until it listens. ``runner=None`` has it start the real one."""
         where = ["--host", self.address, "--port", str(self.port), "--json"]
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +77,17 @@ class Host:
             yield Calls(line)
 
     @contextmanager
-    def process(self, bundle: Path, image: Path, question: str, **settings: Any) -> Iterator["HostProcess"]:
-        """This host as a process of its own."""
+    def process(
+        self, bundle: Path, image: Path, question: str, *, before: Sequence[str] = (), **settings: Any
+    ) -> Iterator["HostProcess"]:
+        """This host as a process of its own; ``before``: the command in front of it."""
         given = {
             "device": "bench", "owner": "", "ttl_s": TTL_S, "patience_s": 30.0,
             "bundle": str(bundle), "image": str(image), "question": question,
         } | settings  # fmt: skip
         with (
             subprocess.Popen(
-                [sys.executable, "-I", str(HERE / "search_host.py"), json.dumps(given)],
+                [*before, sys.executable, "-I", str(HERE / "search_host.py"), json.dumps(given)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

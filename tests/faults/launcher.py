@@ -1,25 +1,28 @@
 """``vlmfront-agent`` with what a test cannot bring about on a real machine. Run by its path, settings first, as JSON.
 
-Settings: ``runner`` is started in place of the real one; ``boot_id`` is that of the kernel; ``token_s`` is how long a
-token lives. At SIGUSR1 the agent takes 4 GiB.
+Settings, none of which is needed: ``runner`` is started in place of the real one; ``boot_id`` is that of the kernel;
+``token_s`` is how long a token lives; ``haste`` is how much faster leases run out. At SIGUSR1 the agent takes 4 GiB.
 """
 
 import json
 import signal
 import sys
+import time
 from typing import Any
 
-from hardware_profiles.agent import cli, facts, hello, identity, service
+from hardware_profiles.agent import cli, facts, hello, identity, leases, service
 
 
 def change(settings: dict[str, Any]) -> None:
     """Put the settings in place. The search for accelerators is left out: it takes seconds, and no test here asks."""
     facts.accelerators = dict
-    if "runner" in settings:
+    if settings.get("runner"):
         service.Service.__init__.__kwdefaults__["command"] = tuple(settings["runner"])
     if "boot_id" in settings:
         for module in (service, hello, identity):
             module.boot_id = lambda: settings["boot_id"]
+    if "haste" in settings:
+        leases.Leases.__init__.__defaults__ = (lambda: settings["haste"] * time.monotonic(),)
     if "token_s" in settings:
         identity.TOKEN_S = settings["token_s"]
 

@@ -1,7 +1,7 @@
 """A host of its own process, which asks one question of a device and says what becomes of it, one JSON line each.
 
-``python search_host.py SETTINGS``: ``device``, ``owner``, ``ttl_s``, ``patience_s``, ``bundle``, ``image``,
-``question``; it begins at a line on its standard input, and closes the device at another.
+``python search_host.py SETTINGS``: the arguments of ``main``, as JSON; ``answer_s`` is how long a call may stall. It
+begins at a line on its standard input, and closes the device at another.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hardware_profiles.devices import lease, open_device
+from hardware_profiles.devices import connection, lease, open_device
 from hardware_profiles.messages import JobFailed, Request
 
 
@@ -17,7 +17,17 @@ def say(**content: object) -> None:
     print(json.dumps(content), flush=True)
 
 
-def main(device: str, owner: str, ttl_s: float, patience_s: float, bundle: str, image: str, question: str) -> None:
+def main(
+    device: str,
+    owner: str,
+    ttl_s: float,
+    patience_s: float,
+    bundle: str,
+    image: str,
+    question: str,
+    answer_s: float = connection.ANSWER_S,
+) -> None:
+    connection.ANSWER_S = answer_s
     lease.DeviceLease.__init__.__defaults__ = (ttl_s,)
     never = threading.Event()
     say(ready=True)

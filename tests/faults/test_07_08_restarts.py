@@ -3,12 +3,17 @@
 The job is lost and says why, nothing of it still runs, and the host has it done again.
 """
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hardware_profiles.bundle import Execution, seal
 from hardware_profiles.devices.upload import pack
+from spaces.prompting import Prompt
 from tests.faults.bench import NEVER, Bench, asked, runs, until
 from tests.faults.hosts import Host
 
@@ -89,5 +94,36 @@ def test_case_07_an_agent_that_is_killed_at_rest_keeps_its_results(
     assert len(bench.executions()) == 1
 
 
+def test_case_07_the_real_runner_is_gone_with_its_agent_and_the_answers_are_the_same(
+    bench: Bench, host: Host, tiny_openvino: Path, tiny_images: list[Path], tmp_path: Path, aside: ThreadPoolExecutor
+) -> None:
+    bundle = sealed_copy(tiny_openvino, tmp_path / "tiny")
+    requests = tuple(replace(asked(image)[0], id=image.name) for image in tiny_images)
+    bench.kill()
+    bench.start(runner=None)
+    with host.open(patience_s=60.0) as device:
+        result = aside.submit(device.answer, bundle, requests, cancel=NEVER)
+        until(lambda: (bench.state / "runner.json").exists())
+        runner = json.loads((bench.state / "runner.json").read_text())["pid"]
+        (job,) = (bench.state / "jobs").iterdir()
+        bench.kill()
+        bench.start(runner=None)
+        assert not runs(runner)
+        answers = result.result(60).answers
+        assert "the agent restarted before the job ended" in read_events(job)
+        assert answers == device.answer(bundle, requests, cancel=NEVER).answers
+    assert [one.id for one in answers] == [one.name for one in tiny_images]
+    assert any(one.text for one in answers)
+
+
 def read_events(job: Path) -> str:
     return (job / "events.jsonl").read_text()
+
+
+def sealed_copy(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    prompt = Prompt(template="{question}")
+    seal(
+        folder, runtime="openvino", prompt=prompt, max_new_tokens=8, execution=Execution(), candidate={}, provenance={}
+    )
+    return folder

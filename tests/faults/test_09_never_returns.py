@@ -11,7 +11,7 @@ from tests.faults.bench import NEVER, TTL_S, Bench, asked
 from tests.faults.hosts import Host
 from tests.faults.proxy import Proxy
 
-PATIENCE_S = 2.5
+PATIENCE_S = 1.5
 LAST_CALL_S = (
     1.0  # a call that begins at the very end of the patience still gets so long, to connect and to be answered
 )
