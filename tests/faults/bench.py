@@ -90,14 +90,12 @@ class Bench:
 
     def _reap(self) -> None:
         assert self.process
-        assert self.process.stdout
-        try:
-            self.process.wait(15)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
-            self.process = None
+        process, self.process = self.process, None
+        with process:
+            try:
+                process.wait(15)
+            finally:
+                process.kill()
 
     def go(self) -> None:
         """Let every runner that holds, now or later, answer."""

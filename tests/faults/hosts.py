@@ -63,8 +63,9 @@ class Host:
     @contextmanager
     def open(self, **given: Any) -> Iterator[RemoteDevice]:
         """The device, opened as a search does; closed at the end."""
+        settings: dict[str, Any] = {"cancel": NEVER, "patience_s": 30.0} | given
         with self.at_home():
-            device = open_device("bench", **{"cancel": NEVER, "patience_s": 30.0} | given)
+            device = open_device("bench", **settings)
         try:
             yield device
         finally:

@@ -15,12 +15,12 @@ from hardware_profiles.agent import cli, facts, hello, identity, leases, service
 
 def change(settings: dict[str, Any]) -> None:
     """Put the settings in place. The search for accelerators is left out: it takes seconds, and no test here asks."""
-    facts.accelerators = dict
+    facts.accelerators = dict  # type: ignore[assignment]
     if settings.get("runner"):
-        service.Service.__init__.__kwdefaults__["command"] = tuple(settings["runner"])
+        service.Service.__init__.__kwdefaults__ |= {"command": tuple(settings["runner"])}  # type: ignore[operator]
     if "boot_id" in settings:
         for module in (service, hello, identity):
-            module.boot_id = lambda: settings["boot_id"]
+            module.boot_id = lambda: settings["boot_id"]  # type: ignore[attr-defined]
     if "haste" in settings:
         leases.Leases.__init__.__defaults__ = (lambda: settings["haste"] * time.monotonic(),)
     if "token_s" in settings:
