@@ -125,6 +125,7 @@ class Process:
         began_s, ended_s: of the timed answers, on the clock of the measurement's trace.
         outliers: places in ``timings`` whose ``e2e_ms`` lies beyond Tukey's fences; they are kept.
         trend: p50 of the last minute over that of the first (of the halves, where it was shorter); null if too short.
+        disturbed_p50_ms: where every attempt at this process was disturbed, the p50 of those that were not kept.
     """
 
     load_s: float
@@ -140,6 +141,7 @@ class Process:
     ended_s: float = 0.0
     outliers: tuple[int, ...] = ()
     trend: float | None = None
+    disturbed_p50_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,8 @@ class Measurement:
     """The result of a ``measure`` job: what each process measured, a verdict, and the device's state meanwhile.
 
     Attributes:
-        verdict: ``valid``; ``labelled`` (usable, with ``reasons``); ``invalid`` (not to be used).
+        verdict: ``valid``; ``labelled`` (usable, with ``reasons``; so is the best of several attempts that were all
+            disturbed); ``invalid`` (not to be used: the device slept or restarted meanwhile).
         reasons: why the verdict is not ``valid``; empty where it is.
         mode: ``provisional`` is one process (during search), ``finalist`` at least five.
         energy_source: where the energy comes from (``rapl``, ``nvml``, ``rapl+nvml``, ``ina3221``, ``pmic``), above

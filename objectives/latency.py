@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -32,7 +33,19 @@ def latency_figure(name: str, measurement: Measurement, between_processes: float
         return Figure(value=measurement.load_s, n=1)
     part, share = FIGURES[name]
     values = [[value for timing in one.timings if (value := part(timing)) is not None] for one in measurement.processes]
-    return percentile(values, share, between_processes)
+    return _with_disturbed(percentile(values, share, between_processes), measurement)
+
+
+def _with_disturbed(figure: Figure, measurement: Measurement) -> Figure:
+    """The interval as wide as the attempts strayed of which the kept one was the least disturbed."""
+    ratios = [
+        p50 / statistics.median(timing.e2e_ms for timing in process.timings)
+        for process in measurement.processes
+        for p50 in process.disturbed_p50_ms
+    ]
+    if figure.low is None or figure.high is None or not ratios:
+        return figure
+    return replace(figure, low=figure.low * min(1.0, *ratios), high=figure.high * max(1.0, *ratios))
 
 
 FIGURES: Mapping[str, tuple[Callable[[Timing], float | None], float]] = {

@@ -1,9 +1,10 @@
 """One measurement of a bundle on this device: fresh processes, their raw samples, and a verdict on each."""
 
+import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hardware_profiles.agent.confine import Confine
@@ -12,14 +13,14 @@ from hardware_profiles.agent.machine import Snapshot, snapshot
 from hardware_profiles.agent.sensors import PI_SINCE_BOOT, Sensors
 from hardware_profiles.agent.supervisor import RUNNER, Cancelled, Heard, run_job, unheard
 from hardware_profiles.agent.trace import Trace
-from hardware_profiles.agent.verdicts import Verdict, Watched, judge, on_cpu, outliers, trend
+from hardware_profiles.agent.verdicts import Verdict, Watched, judge, on_cpu, outliers, trend, void
 from hardware_profiles.messages import Job, Measurement, Mode, Process
 
 FINALIST_PROCESSES = 5
 ATTEMPTS = 3  # at each process, while it is invalid
 IDLE_S = 2.5  # of idle power, before a process starts, where there is an energy meter
 COOL_S = 60.0  # at most, until it is cool between two attempts
-BUSY_S = 10.0  # at most, until foreign work is over: what has not ended by then may last for hours
+BUSY_S = 5.0  # at most, until foreign work is over: what has not ended by then may last for hours
 COOL_STEP_S = 1.0
 WARMER_C = 3.0  # than before the first attempt is cool enough
 
@@ -37,7 +38,9 @@ def measure(
     """Measure ``job``'s bundle in one fresh process, or in ``FINALIST_PROCESSES`` of them, one after another.
 
     A process whose answers are invalid is followed by a pause until the device has recovered, and by another process in
-    its place, ``ATTEMPTS`` in all; one that stays invalid is kept, makes the measurement invalid and ends it.
+    its place, ``ATTEMPTS`` in all. If each of them was disturbed, the fastest is kept, since a disturbance takes time
+    and gives none back; it is labelled, and the p50 of the others comes with it. What is void (:func:`void`) is not
+    kept so: it makes the measurement invalid and ends it.
 
     Raises:
         JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
@@ -59,6 +62,32 @@ def measure(
         retries=tuple(watch.retries),
         regime="sustained" if job.sustained_s > 0 else "burst",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """One process, and what is to be said of it."""
+
+    process: Process
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    void: bool
+
+    @property
+    def p50_ms(self) -> float:
+        return statistics.median(timing.e2e_ms for timing in self.process.timings)
+
+
+def _kept(attempts: Sequence[_Attempt]) -> _Attempt:
+    """The last attempt, or the fastest of those that were all disturbed, labelled."""
+    usable = [one for one in attempts if not one.void]
+    if attempts[-1].verdict != "invalid" or not usable:
+        return attempts[-1]
+    best = min(usable, key=lambda one: one.p50_ms)
+    others = tuple(one.p50_ms for one in usable if one is not best)
+    reasons = (f"disturbed in each of {len(attempts)} attempts: {best.reasons[0]}", *best.reasons[1:])
+    process = replace(best.process, disturbed_p50_ms=others)
+    return replace(best, process=process, verdict="labelled", reasons=reasons)
 
 
 class _Watch:
@@ -87,17 +116,21 @@ class _Watch:
 
     def measure_process(self) -> None:
         """Take one process in, after as many attempts as it takes or may take."""
-        for attempt in range(1, ATTEMPTS + 1):
-            process, verdict, reasons = self._attempt()
-            if verdict != "invalid" or attempt == ATTEMPTS:
+        attempts: list[_Attempt] = []
+        while len(attempts) < ATTEMPTS:
+            attempts.append(self._attempt())
+            last = attempts[-1]
+            if last.verdict != "invalid":
                 break
-            self.retries.append("; ".join(reasons))
-            self._cool_down()
-        self.processes.append(process)
-        self.reasons += reasons
-        self.verdict = verdict if verdict == "invalid" or self.verdict == "valid" else self.verdict
+            if len(attempts) < ATTEMPTS:
+                self.retries.append("; ".join(last.reasons))
+                self._cool_down()
+        kept = _kept(attempts)
+        self.processes.append(kept.process)
+        self.reasons += kept.reasons
+        self.verdict = kept.verdict if kept.verdict == "invalid" or self.verdict == "valid" else self.verdict
 
-    def _attempt(self) -> tuple[Process, Verdict, tuple[str, ...]]:
+    def _attempt(self) -> "_Attempt":
         idle_w = self._idle_watts()
         self._snapshots.clear()
         process = run_job(
@@ -120,7 +153,8 @@ class _Watch:
         before, after = self._snapshots[0], self._snapshots[-1]
         readings = self.trace.between(self.trace.at(before.at_s), self.trace.at(after.at_s))
         watched = Watched(before=before, after=after, readings=readings, timings=process.timings, trend=process.trend)
-        return process, *judge(watched)
+        verdict, reasons = judge(watched)
+        return _Attempt(process=process, verdict=verdict, reasons=reasons, void=void(watched))
 
     def _hear(self, event: str, content: Mapping[str, Any]) -> None:
         """Look at everything when a runner is warm to answer, when it works and when it has worked."""

@@ -1,7 +1,7 @@
 """The verdict on one process's answers, and why: pure functions of what was seen before, meanwhile and after.
 
-``RULES`` is the whole policy, one line for each thing that spoils a measurement (``invalid``) or has to be known by
-whoever reads it (``labelled``).
+``RULES`` is the whole policy, one line for each thing that spoils an attempt (``invalid``: it is repeated) or has to be
+known by whoever reads it (``labelled``).
 """
 
 import statistics
@@ -181,6 +181,11 @@ RULES: tuple[Rule, ...] = (
     Rule(device="all", weight="labelled", says=scattered),
     Rule(device="all", weight="labelled", says=grown),
 )
+
+
+def void(watched: Watched) -> bool:
+    """Whether the answers are of no use at all: the machine slept or restarted meanwhile."""
+    return bool(suspended(watched) or restarted(watched))
 
 
 def scatter(timings: Sequence[Timing]) -> float:

@@ -112,5 +112,5 @@ def test_a_runtime_that_is_broken_costs_only_the_spaces_that_name_it(
     assert legal_space(space("torch")).count == 1
     with pytest.raises(BadInput, match=r"installed runtime 'odd' of odd-dist: .*no driver"):
         legal_space(space("odd"))
-    with pytest.raises(BadInput, match="there is no runtime 'tflite'; there are odd, openvino, torch"):
+    with pytest.raises(BadInput, match="there is no runtime 'tflite'; there are odd, openvino, server, torch"):
         legal_space(space("tflite"))

@@ -18,6 +18,7 @@ from objectives.latency import (
     LEAST_N,
     between_processes,
     bootstrap,
+    latency_figure,
     latency_figures,
     least_n,
     percentile,
@@ -276,3 +277,13 @@ def test_the_spread_between_processes_is_a_prediction_interval_of_the_logarithms
 @pytest.mark.parametrize("freedom", [2, 3, 4, 5, 8, 20, 100])
 def test_students_quantile_is_scipys(freedom: int) -> None:
     assert student_975(freedom) == pytest.approx(student_t.ppf(0.975, freedom), rel=0.005)
+
+
+def test_the_interval_of_a_disturbed_measurement_reaches_to_every_attempt() -> None:
+    timings = [timing(10.0 + place / 10) for place in range(21)]
+    plain = latency_figure("latency_p50_ms", measurement(*timings), 0.0)
+    one = measurement(*timings)
+    process = replace(one.processes[0], disturbed_p50_ms=(33.0, 12.0))
+    wide = latency_figure("latency_p50_ms", replace(one, processes=(process,)), 0.0)
+    assert (wide.value, wide.low) == (plain.value, plain.low)
+    assert wide.high == pytest.approx(plain.high * 3)  # type: ignore[operator]
