@@ -4,8 +4,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from hardware_profiles.agent.supervisor import GRACE_S
 from tests.faults.bench import NEVER, TTL_S, Bench, asked, runs, until
 from tests.faults.hosts import Host
@@ -37,16 +35,14 @@ def test_case_05_the_device_of_a_dead_host_is_free_within_the_ttl(
         assert call.fault(job.name) == {"fault": "STALE_EPOCH", "reason": "the lease ended before the job did"}
 
 
-@pytest.mark.parametrize("line_too", [False, True], ids=["host", "host and line"])
 def test_case_06_a_host_that_restarts_finds_the_job_that_it_began(
-    bench: Bench, line: Proxy, host: Host, bundle: Path, image: Path, aside: ThreadPoolExecutor, line_too: bool
+    bench: Bench, line: Proxy, host: Host, bundle: Path, image: Path, aside: ThreadPoolExecutor
 ) -> None:
     with host.process(bundle, image, "hold", owner="run-7", ttl_s=60.0) as dies:
         dies.go_on()
         first = bench.executed()
         dies.kill()
-    if line_too:
-        line.cut()
+    line.cut()
     with host.open(owner="run-7") as again:
         epoch = again._lease.epoch(again._patience(NEVER))
         result = aside.submit(again.answer, bundle, asked(image, "hold"), cancel=NEVER)
