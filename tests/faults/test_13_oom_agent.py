@@ -80,6 +80,8 @@ class Supervised(Bench):
         self.keeper.join(20)
         self.process = None
         super().close()
+        for left in self.group.folders[0].glob("vlmfront-*"):  # of a runner whose agent was killed last
+            left.rmdir()
         self.group.remove()
 
 
