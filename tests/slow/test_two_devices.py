@@ -1,0 +1,363 @@
+"""One search over two agents, each in a network namespace of its own, one of them slow and killed midway.
+
+**Prediction, written before the first run.** Both devices' runners have one CPU each (``pinned_runner.py``). That of
+``slow`` shares it with a competitor that never sleeps, has the same weight (nice 0) and is of the same session, so that
+automatic task groups (sched(7), "The autogroup feature") do not come between them. The kernel's scheduler gives runnable
+tasks of equal weight equal time: half of the CPU each. An answer takes one thread's time (``runtime.threads: 1``) with
+hardly a pause, so on ``slow`` it takes **2.0 times** as long as on ``fast``. Slices are about 3 ms; an answer of 10 ms or
+more takes several, and the median over 24 answers averages over where they begin. Whatever else runs on the machine slows
+both, as the devices measure in turns. Expected: the median over trials of the ratio of both devices' p50 within 15 % of
+2.0, for trials whose answers take 10 ms or more on ``fast``.
+"""
+
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardware_profiles.agent.measure import ATTEMPTS
+from hardware_profiles.messages import Measurement
+from objectives.devices import seen_from
+from objectives.run import RunFolder
+from objectives.trial import Trial
+from reports.front import front_of
+from spaces.canonical import file_digest
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[1] / "examples" / "inspection"
+AGENT = (sys.executable, "-I", str(HERE / "pinned_agent.py"))
+PAIR = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli", "pair", "--json", "--state")
+HOST = (sys.executable, "-m", "search.cli")
+PORT = 7433
+PREDICTED, WITHIN, LEAST_MS = 2.0, 0.15, 10.0
+SPACE = """
+schema: vlmfront.space/1
+axes:
+  model: {path: [models/inspection-s, models/inspection-l]}
+  visual_tokens: {keep: [1.0, 0.25], method: uniform}
+  quantization: {weights: [fp16, int4], group_size: {choices: [32], when: {quantization.weights: [int4]}}}
+  prompt: {exemplars: 2}
+  runtime: {name: openvino, threads: 1, inference_precision: f32}
+"""
+SEARCH = """
+schema: vlmfront.search/1
+name: two
+task: {task}
+space: space.yaml
+devices: [fast, slow]
+objectives: [accuracy, latency_p50_ms]
+racing: false
+finalists: {finalists}
+budget: {trials}trials
+items: 128
+workers: 2
+store: store
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2, reason="needs root and two CPUs"),
+]
+
+
+class Board:
+    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners have one CPU, alone or shared."""
+
+    def __init__(self, name: str, number: int, cpu: int, how: str, folder: Path) -> None:
+        self.name = name
+        self.address = f"10.77.{number}.2"
+        self.space = f"vlmfront-{name}-{os.getpid()}"
+        self._link = f"vf{number}-{os.getpid()}"
+        self._pinned = (str(cpu), how)
+        self._log = folder / f"{name}.runners"
+        self._state = folder / f"{name}.state"
+        self._agent: subprocess.Popen[str] | None = None
+        self._log.touch()
+        self._log.chmod(0o666)
+        self._errors = folder / f"{name}.errors"
+
+    def build(self, left: ExitStack) -> None:
+        """Make the namespace and the way to it; ``left`` takes them away again."""
+        ip("netns", "add", self.space)
+        left.callback(ip, "netns", "del", self.space)  # and the link with it
+        left.callback(self.kill)
+        ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.space)
+        ip("address", "add", f"{self.address[:-1]}1/24", "dev", self._link)
+        ip("link", "set", self._link, "up")
+        ip("-n", self.space, "address", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.space, "link", "set", "eth0", "up")
+        ip("-n", self.space, "link", "set", "lo", "up")
+
+    def start(self) -> None:
+        """Start the agent on its state and wait until it listens."""
+        inside = ("nsenter", f"--net=/var/run/netns/{self.space}")  # `ip netns exec` would hide /sys/fs/cgroup
+        asked = ("serve", "--json", "--host", self.address, "--port", str(PORT), "--state", str(self._state))
+        with self._errors.open("a") as errors:
+            self._agent = subprocess.Popen(
+                [*inside, *AGENT, *self._pinned, str(self._log), *asked],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self._agent.stdout
+        assert json.loads(self._agent.stdout.readline())["host"] == self.address, self._errors.read_text()
+
+    def kill(self) -> None:
+        """SIGKILL to the agent."""
+        if self._agent is not None:
+            self._agent.kill()
+            self._agent.communicate()
+            self._agent = None
+
+    def runners(self) -> list[dict[str, Any]]:
+        """Every runner that was ever started: ``pid``, ``kind``, ``manifest``."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def audit(self) -> list[str]:
+        return [json.loads(line)["event"] for line in (self._state / "audit.jsonl").read_text().splitlines()]
+
+    def token(self) -> tuple[str, str]:
+        """The agent's address and a one-time token."""
+        said = json.loads(subprocess.run([*PAIR, str(self._state)], check=True, capture_output=True).stdout)
+        return said["address"], said["token"]
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=20)
+
+
+def wait_for(happened: Callable[[], Any], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(0.02)
+
+
+def session(pid: int) -> set[int]:
+    """What runs of a session, see proc_pid_stat(5); what is dead and not reaped does not."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == pid and state not in "ZX":
+            found.add(int(path.parent.name))
+    return found
+
+
+class Bench:
+    """Two paired devices and a search over them."""
+
+    def __init__(self, folder: Path) -> None:
+        first, second = sorted(os.sched_getaffinity(0))[:2]
+        self.fast = Board("fast", 1, second, "alone", folder)
+        self.slow = Board("slow", 2, first, "shared", folder)
+        self.boards = (self.fast, self.slow)
+        self.path = folder / "run"
+        self._folder = folder
+        self._output = folder / "output"
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder.open(self.path)
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"XDG_CONFIG_HOME": str(self._folder / "config"), "OMP_NUM_THREADS": "1"}
+
+    def call(self, *arguments: str) -> str:
+        done = subprocess.run([*HOST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def write(self, trials: int, *, finalists: bool) -> None:
+        (self._folder / "models").symlink_to(EXAMPLE / "models")
+        (self._folder / "space.yaml").write_text(SPACE)
+        text = SEARCH.format(task=EXAMPLE / "task.yaml", trials=trials, finalists=str(finalists).lower())
+        (self._folder / "search.yaml").write_text(text)
+
+    @contextmanager
+    def searching(self, *more: str) -> Iterator["subprocess.Popen[bytes]"]:
+        asked = [*HOST, "search", str(self._folder / "search.yaml"), "--run", str(self.path), *more]
+        with self._output.open("ab") as output:
+            process = subprocess.Popen(asked, env=self.environment(), stdout=output, stderr=output)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+    def finish(self, process: "subprocess.Popen[bytes]", seconds: float) -> str:
+        assert process.wait(seconds) == 0, self.output()
+        return self.output()
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def trials(self) -> Sequence[Trial]:
+        return self.run.read_trials() if self.path.exists() else ()
+
+    def events(self, device: str) -> list[str]:
+        return [one.event for one in self.run.device_events() if one.device == device]
+
+    def kill_midway(self, after: int) -> None:
+        """Kill the slow agent while it measures, once so many trials are finished; its runner goes with it."""
+        wait_for(lambda: len(self.trials()) >= after, 600, f"{after} trials")
+        before = len(self.slow.runners())
+        wait_for(lambda: self._measures(before), 600, "a measurement on slow")
+        runner = self.slow.runners()[-1]["pid"]
+        assert len(session(runner)) >= 2  # it and its competitor
+        self.slow.kill()
+        wait_for(lambda: not session(runner), 5, "the end of the killed agent's runner")
+
+    def _measures(self, before: int) -> bool:
+        new = self.slow.runners()[before:]
+        return bool(new) and new[-1]["kind"] == "measure" and len(session(new[-1]["pid"])) >= 2
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    with ExitStack() as left:
+        for board in made.boards:
+            board.build(left)
+            board.start()
+            made.call("device", "add", board.name, *board.token())
+        yield made
+
+
+def started(measurement: Measurement | None) -> int:
+    """How many runners a measurement started."""
+    return len(measurement.processes) + len(measurement.retries) if measurement else 0
+
+
+def check_nothing_twice(bench: Bench, board: Board, killed: int) -> None:
+    """As many runners measured each bundle on a device as the run folder says, but for one job that died with it."""
+    run = bench.run
+    deployed = {file_digest(run.bundle(trial.number) / "manifest.json"): trial.deployed for trial in run.read_trials()}
+    assert len(set(deployed.values())) == len(deployed)
+    counted = Counter(deployed[one["manifest"]] for one in board.runners() if one["kind"] == "measure")
+    recorded = Counter[str]()
+    for one in run.read_references(board.name):
+        recorded[run.read_trial(one.trial).deployed] += started(one.measurement)
+    for bundle in deployed.values():
+        for mode in ("provisional", "finalist"):
+            recorded[bundle] += started(run.read_measurement(bundle, board.name, mode))
+    more = counted - recorded
+    assert not recorded - counted
+    assert len(more) <= killed, more
+    assert all(number <= ATTEMPTS for number in more.values()), more
+
+
+def check_front(run: RunFolder, trials: Sequence[Trial], device: str) -> set[int]:
+    """Compare a device's front with all pairs of its trials; the members' numbers."""
+    found = front_of(run, trials, device)
+    values = {}
+    for trial in trials:
+        figures = seen_from(trial, device).figures
+        accuracy, ms = figures["accuracy"].value, figures["latency_p50_ms"].value
+        assert accuracy is not None
+        assert ms is not None
+        values[trial.number] = (-accuracy, math.log(ms))
+    exact = {
+        one
+        for one, mine in values.items()
+        if not any(all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine for other in values.values())
+    }
+    floors = (found.floors["accuracy"], math.log1p(found.floors["latency_p50_ms"]))
+
+    def matches(kept: int, left: int) -> bool:
+        return all(a <= b + floor for a, b, floor in zip(values[kept], values[left], floors, strict=True))
+
+    members = {trial.number for trial in found.trials}
+    assert members
+    assert members <= exact
+    assert all(any(matches(kept, left) for kept in members) for left in values.keys() - members)
+    assert not any(matches(one, other) for one in members for other in members if one != other)
+    return members
+
+
+def p50(trial: Trial, device: str) -> float:
+    value = trial.figures[f"latency_p50_ms@{device}"].value
+    assert value is not None
+    return value
+
+
+def check_ratio(trials: Sequence[Trial]) -> None:
+    pairs = [(p50(trial, "fast"), p50(trial, "slow")) for trial in trials]
+    ratios = sorted(slow / fast for fast, slow in pairs if fast >= LEAST_MS)
+    print("p50 in ms, fast and slow:", pairs, "ratios:", [round(one, 3) for one in ratios])
+    assert ratios
+    assert statistics.median(ratios) == pytest.approx(PREDICTED, rel=WITHIN)
+
+
+def test_a_device_is_killed_midway_and_comes_back(bench: Bench) -> None:
+    bench.write(8, finalists=True)
+    with bench.searching() as process:
+        bench.kill_midway(after=3)
+        wait_for(lambda: "lost" in bench.events("slow"), 120, "the search to miss it")
+        bench.slow.start()
+        output = bench.finish(process, 1500)
+    trials = bench.trials()
+    assert [trial.state for trial in trials] == ["complete"] * 8
+    assert all(found.state == "measured" for trial in trials for found in trial.devices.values())
+    check_ratio(trials)
+    for board, killed in ((bench.fast, 0), (bench.slow, 1)):
+        check_front(bench.run, trials, board.name)
+        check_nothing_twice(bench, board, killed)
+    assert bench.events("fast") == ["opened"]
+    assert bench.events("slow") == ["opened", "lost", "back"]
+    for said in ("The device slow is lost", "The device slow is back"):
+        assert said in output
+    page = (bench.path / "report.html").read_text()
+    assert "was lost: " in page
+    assert "came back" in page
+    check_picks(bench)
+
+
+def check_picks(bench: Bench) -> None:
+    """The most accurate trial within a time that only the fast device needs for the best one."""
+    limit = 1.2 * max(p50(trial, "fast") for trial in front_of(bench.run, bench.trials(), "fast").trials)
+    picked = {}
+    for board in bench.boards:
+        asked = ("--device", board.name, "--max", f"latency_p50_ms={limit}", "--prefer", "accuracy", "--json")
+        picked[board.name] = json.loads(bench.call("pick", str(bench.path), *asked))
+        within = [one for one in front_of(bench.run, bench.trials(), board.name).trials]
+        within = [one for one in within if (one.figures["latency_p50_ms"].value or math.inf) <= limit]
+        assert picked[board.name]["trial"] == max(within, key=lambda one: one.figures["accuracy"].value or 0).number
+    assert picked["fast"]["trial"] != picked["slow"]["trial"]
+
+
+def test_what_a_device_that_stays_away_has_still_to_measure_is_measured_on_resume(bench: Bench) -> None:
+    bench.write(4, finalists=False)
+    with bench.searching() as process:
+        bench.kill_midway(after=1)
+        output = bench.finish(process, 900)
+    waiting = [trial.number for trial in bench.trials() if trial.waits_for]
+    assert waiting
+    assert all(trial.waits_for == ("slow",) for trial in bench.trials() if trial.waits_for)
+    assert f"{len(waiting)} trials wait for slow; --resume measures them once it is back." in output
+    assert "still to be measured: trials " + ", ".join(map(str, waiting)) in (bench.path / "report.html").read_text()
+    before = {trial.number: trial.devices["fast"] for trial in bench.trials()}
+    bench.slow.start()
+    with bench.searching("--resume") as process:
+        bench.finish(process, 900)
+    trials = bench.trials()
+    assert len(trials) == 4
+    assert all(found.state == "measured" for trial in trials for found in trial.devices.values())
+    assert {trial.number: trial.devices["fast"] for trial in trials} == before
+    for board, killed in ((bench.fast, 0), (bench.slow, 1)):
+        check_front(bench.run, trials, board.name)
+        check_nothing_twice(bench, board, killed)
+    assert bench.events("slow") == ["opened", "lost", "opened"]
