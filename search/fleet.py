@@ -18,6 +18,9 @@ from spaces.errors import BadInput
 LOCAL = "local"
 AWAY = ("DEVICE_LOST", "TRANSPORT", "STALE_EPOCH")
 """Faults of the way to a device, raised after its own bounded patience: the device is away, and its work waits."""
+ELSEWHERE_S = 15.0
+"""Patience with a silent device where there are others: a trial waits for all of them, so one that is away keeps them
+idle. To lose it costs little, since what it was asked is found again or measured later."""
 
 
 class Lost(Exception):
@@ -40,10 +43,18 @@ def known_names() -> tuple[str, ...]:
     return devices.known_names()
 
 
-def open_device(name: str, cancel: Event, waiting: Callable[[str], None], owner: str = "") -> Device:
+def open_device(
+    name: str,
+    cancel: Event,
+    waiting: Callable[[str], None],
+    owner: str = "",
+    patience_s: float | None = None,
+    opening_s: float | None = None,
+) -> Device:
     """The device of this name, held until it is closed; ``local`` starts an agent on this machine.
 
-    ``owner``: who was killed and opens it again with the same one finds what it asked of the device.
+    ``owner``: who was killed and opens it again with the same one finds what it asked of the device. ``patience_s``
+    is how long it may be silent, ``opening_s`` before it is open; null for what is usual.
 
     Raises:
         BadInput: no such device is paired.
@@ -51,7 +62,14 @@ def open_device(name: str, cancel: Event, waiting: Callable[[str], None], owner:
     """
     from hardware_profiles import devices
 
-    return devices.open_device(name, cancel=cancel, waiting=waiting, owner=owner)
+    return devices.open_device(
+        name,
+        cancel=cancel,
+        waiting=waiting,
+        owner=owner,
+        patience_s=devices.PATIENCE_S if patience_s is None else patience_s,
+        opening_s=opening_s,
+    )
 
 
 class Fleet:
@@ -117,6 +135,8 @@ class Fleet:
             Lost: the device is away, or went away meanwhile.
             Interrupted: the search was stopped.
         """
+        if (reason := self._lost.get(name)) is not None:  # nobody waits while it is looked for
+            raise Lost(name, reason)
         with self._turns[name]:
             if self.stop.is_set():
                 raise Interrupted
@@ -165,7 +185,9 @@ class Fleet:
             if name in self._devices:
                 return False
             try:
-                device = open_device(name, self.stop, lambda why: self.says(name, why), self._owner)
+                patience_s = ELSEWHERE_S if len(self.names) > 1 else None
+                opening_s = 0.0 if name in self._lost else patience_s
+                device = open_device(name, self.stop, self._waiting(name), self._owner, patience_s, opening_s)
             except JobFailed as error:
                 if name not in self._lost:
                     self._tell(name, "lost", str(error))
@@ -178,6 +200,9 @@ class Fleet:
             self._devices[name] = device
             self._tell(name, "back" if self._lost.pop(name, None) is not None else "opened", "")
             return True
+
+    def _waiting(self, name: str) -> Callable[[str], None]:
+        return lambda why: self.says(name, why)
 
     def _tell(self, name: str, event: Literal["opened", "lost", "back"], reason: str) -> None:
         found = DeviceEvent(device=name, time=time.time(), event=event, reason=reason)

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from hardware_profiles.agent import cli, serve
+from hardware_profiles.agent.service import Service
 from hardware_profiles.agent.supervisor import RUNNER
 
 PINNED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("pinned_runner.py")))
 
 if __name__ == "__main__":
     pinned, asked = sys.argv[1:4], sys.argv[4:]
-    vars(serve)["Service"] = partial(serve.Service, command=(*PINNED, *pinned, *RUNNER))
+    vars(serve)["Service"] = partial(Service, command=(*PINNED, *pinned, *RUNNER))
     cli.main(asked)

@@ -1,8 +1,8 @@
 """Becomes a runner that has one CPU: CPU alone|shared LOG RUNNER...
 
-``shared``: a competitor that never sleeps is started first. It has the same CPU, the same nice value and a process group
-of its own, but the runner's session, so that it belongs to the device: it ends with the runner, and its work is not
-foreign to the measurement. Each start is a line of LOG: the process, what it was asked for, and of which bundle.
+``shared``: a competitor that never sleeps is started first. It has the same CPU, the same nice value and a process
+group of its own, but the runner's session, so that it belongs to the device: it ends with the runner, and its work is
+not foreign to the measurement. Each start is a line of LOG: the process, what it was asked for, and of which bundle.
 """
 
 import ctypes

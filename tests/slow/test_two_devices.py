@@ -2,12 +2,12 @@
 
 **Prediction, written before the first run.** Both devices' runners have one CPU each (``pinned_runner.py``). That of
 ``slow`` shares it with a competitor that never sleeps, has the same weight (nice 0) and is of the same session, so that
-automatic task groups (sched(7), "The autogroup feature") do not come between them. The kernel's scheduler gives runnable
-tasks of equal weight equal time: half of the CPU each. An answer takes one thread's time (``runtime.threads: 1``) with
-hardly a pause, so on ``slow`` it takes **2.0 times** as long as on ``fast``. Slices are about 3 ms; an answer of 10 ms or
-more takes several, and the median over 24 answers averages over where they begin. Whatever else runs on the machine slows
-both, as the devices measure in turns. Expected: the median over trials of the ratio of both devices' p50 within 15 % of
-2.0, for trials whose answers take 10 ms or more on ``fast``.
+automatic task groups (sched(7), "The autogroup feature") do not come between them. The kernel's scheduler gives
+runnable tasks of equal weight equal time: half of the CPU each. An answer takes one thread's time
+(``runtime.threads: 1``) with hardly a pause, so on ``slow`` it takes **2.0 times** as long as on ``fast``. Slices are
+about 3 ms; an answer of 10 ms or more takes several, and the median over 24 answers averages over where they begin.
+Whatever else runs on the machine slows both, as the devices measure in turns. Expected: the median over trials of the
+ratio of both devices' p50 within 15 % of 2.0, for trials whose answers take 10 ms or more on ``fast``.
 """
 
 import json
@@ -333,8 +333,8 @@ def check_picks(bench: Bench) -> None:
     for board in bench.boards:
         asked = ("--device", board.name, "--max", f"latency_p50_ms={limit}", "--prefer", "accuracy", "--json")
         picked[board.name] = json.loads(bench.call("pick", str(bench.path), *asked))
-        within = [one for one in front_of(bench.run, bench.trials(), board.name).trials]
-        within = [one for one in within if (one.figures["latency_p50_ms"].value or math.inf) <= limit]
+        members = front_of(bench.run, bench.trials(), board.name).trials
+        within = [one for one in members if (one.figures["latency_p50_ms"].value or math.inf) <= limit]
         assert picked[board.name]["trial"] == max(within, key=lambda one: one.figures["accuracy"].value or 0).number
     assert picked["fast"]["trial"] != picked["slow"]["trial"]
 
