@@ -16,7 +16,7 @@ from objectives.trial import DeviceResult, Trial
 from reports.markup import Html, card, element, join
 
 _MOST_HAPPENED = 12
-_EVENTS = {"lost": "was lost", "back": "came back"}
+_EVENTS = {"lost": "was lost", "back": "came back", "interrupted": "was interrupted"}
 
 
 def devices_section(run: RunFolder, trials: Sequence[Trial]) -> Html | None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import Literal
@@ -50,11 +51,13 @@ def open_device(
     owner: str = "",
     patience_s: float | None = None,
     opening_s: float | None = None,
+    interrupted: Callable[[str], None] = lambda _: None,
 ) -> Device:
     """The device of this name, held until it is closed; ``local`` starts an agent on this machine.
 
     ``owner``: who was killed and opens it again with the same one finds what it asked of the device. ``patience_s``
-    is how long it may be silent, ``opening_s`` before it is open; null for what is usual.
+    is how long it may be silent, ``opening_s`` before it is open; null for what is usual. ``interrupted`` hears of
+    what it recovered from.
 
     Raises:
         BadInput: no such device is paired.
@@ -69,6 +72,7 @@ def open_device(
         owner=owner,
         patience_s=devices.PATIENCE_S if patience_s is None else patience_s,
         opening_s=opening_s,
+        interrupted=interrupted,
     )
 
 
@@ -149,7 +153,7 @@ class Fleet:
                 if error.fault not in AWAY:
                     raise
                 self._put_down(name, error)
-                raise Lost(name, str(error)) from None
+                raise Lost(name, error.reason) from None
 
     def alone(self, device: Device) -> AbstractContextManager[None]:
         """Hold while the device measures: where it is this machine, nobody works meanwhile."""
@@ -174,10 +178,10 @@ class Fleet:
 
     def _put_down(self, name: str, error: JobFailed) -> None:
         device = self._devices.pop(name)
-        self._lost[name] = str(error)
+        self._lost[name] = error.reason
         with suppress(JobFailed):
             device.close()
-        self._tell(name, "lost", str(error))
+        self._tell(name, "lost", error.reason)
 
     def _open(self, name: str) -> bool:
         """Open a device that is not open; whether it is now."""
@@ -187,11 +191,12 @@ class Fleet:
             try:
                 patience_s = ELSEWHERE_S if len(self.names) > 1 else None
                 opening_s = 0.0 if name in self._lost else patience_s
-                device = open_device(name, self.stop, self._waiting(name), self._owner, patience_s, opening_s)
+                waiting, interrupted = partial(self.says, name), partial(self._tell, name, "interrupted")
+                device = open_device(name, self.stop, waiting, self._owner, patience_s, opening_s, interrupted)
             except JobFailed as error:
                 if name not in self._lost:
-                    self._tell(name, "lost", str(error))
-                self._lost[name] = str(error)
+                    self._tell(name, "lost", error.reason)
+                self._lost[name] = error.reason
                 return False
             except BadInput:
                 if name not in self._lost:
@@ -201,10 +206,7 @@ class Fleet:
             self._tell(name, "back" if self._lost.pop(name, None) is not None else "opened", "")
             return True
 
-    def _waiting(self, name: str) -> Callable[[str], None]:
-        return lambda why: self.says(name, why)
-
-    def _tell(self, name: str, event: Literal["opened", "lost", "back"], reason: str) -> None:
+    def _tell(self, name: str, event: Literal["opened", "lost", "back", "interrupted"], reason: str) -> None:
         found = DeviceEvent(device=name, time=time.time(), event=event, reason=reason)
         self.events.append(found)
         for hear in self.heard:

@@ -229,7 +229,9 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
 
         def on_event(event: DeviceEvent) -> None:
             why = f": {event.reason}" if event.reason else ""
-            said = {"opened": "is there", "lost": "is lost", "back": "is back"}[event.event]
+            said = {"opened": "is there", "lost": "is lost", "back": "is back", "interrupted": "was interrupted"}[
+                event.event
+            ]
             progress.console.print(f"The device {event.device} {said}{why}", highlight=False, markup=False)
 
         def says(device: str, why: str) -> None:

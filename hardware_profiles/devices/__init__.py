@@ -34,12 +34,14 @@ def open_device(
     owner: str = "",
     patience_s: float = PATIENCE_S,
     opening_s: float | None = None,
+    interrupted: Callable[[str], None] = lambda _: None,
 ) -> RemoteDevice:
     """The device of this name, once its lease is ours: others may be before us, which ``waiting`` hears.
 
     ``owner`` is the id of the run: who opens a device again with the same one, after having been killed, finds its
     lease and its jobs again, as `hardware_profiles.devices.remote` has it; empty: nobody will. ``patience_s`` is how
     long calls are made again, now and later, before the device counts as lost; ``opening_s`` takes its place now.
+    ``interrupted`` hears of what the device recovered from: a silence, the loss of a job.
 
     Raises:
         BadInput: the name is unknown, or the device speaks no protocol of ours.
@@ -72,6 +74,7 @@ def open_device(
             owner=own,
             agent=agent,
             patience_s=patience_s,
+            interrupted=interrupted,
         )
         opened.pop_all()  # the device closes them from here on
     return device
