@@ -1,9 +1,11 @@
 """The report's section on devices: what each one is, what happened to it, and how its figures came about."""
 
+import re
 import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +18,8 @@ from objectives.trial import DeviceResult, Trial
 from reports.markup import Html, card, element, join
 
 _MOST_HAPPENED = 12
+_MOST_SHOWN = 200  # characters of a reason, which may name processes with their arguments
+_NUMBERS = re.compile(r"[\d.,]+")
 _EVENTS = {"lost": "was lost", "back": "came back", "interrupted": "was interrupted"}
 
 
@@ -61,10 +65,11 @@ def _profile(record: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(str(one) for one in known if one))
 
 
-def _pairs(found: object) -> str | None:
+def _pairs(found: object) -> Html | None:
+    """A line for each."""
     if not isinstance(found, Mapping) or not found:
         return None
-    return "; ".join(f"{key} {value}" for key, value in found.items())
+    return join(*[element("div", f"{key} {value}") for key, value in found.items()])
 
 
 def _measurements(run: RunFolder, name: str, trials: Iterable[Trial]) -> Iterator[Measurement]:
@@ -121,8 +126,7 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
         for one in run.device_events()
         if one.device == name and one.event in _EVENTS
     ]
-    retries = Counter(reason for one in measurements for reason in one.retries)
-    told += [f"measured again {count} times: {reason}" for reason, count in retries.most_common()]
+    told += _repeats(measurements)
     invalid = Counter(
         found.reason for trial in trials if (found := trial.devices.get(name)) and found.state == "invalid"
     )
@@ -133,6 +137,19 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
         return None
     more = [f"and {len(told) - _MOST_HAPPENED} more"] if len(told) > _MOST_HAPPENED else []
     return element("ul", *[element("li", line) for line in [*told[:_MOST_HAPPENED], *more]])
+
+
+def _repeats(measurements: Sequence[Measurement]) -> list[str]:
+    """How often a process was repeated, by what kind of thing had disturbed it, with the last one's reason."""
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for reason in (reason for one in measurements for reason in one.retries):
+        kinds[_NUMBERS.sub("", re.split("[:;]", reason)[0])].append(shorten(reason, _MOST_SHOWN, placeholder=" …"))
+    return [
+        f"repeated because {found[0]}"
+        if len(found) == 1
+        else f"repeated {len(found)} times, at last because {found[-1]}"
+        for found in sorted(kinds.values(), key=len, reverse=True)
+    ]
 
 
 def _clock(seconds: float) -> str:
