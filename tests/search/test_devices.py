@@ -119,6 +119,22 @@ def test_a_lost_device_is_measured_later_and_nothing_twice(bench: Bench) -> None
             assert value == pytest.approx(device.ms(bench.run.bundle(trial.number)))
 
 
+def test_a_lost_device_is_looked_for_once_more_at_the_end(bench: Bench) -> None:
+    pi, _ = bench.two()
+    finished: list[Trial] = []
+
+    def fails(kind: str, _: Path) -> None:
+        if (kind == "provisional" and not finished) or (kind == "open" and 0 < len(finished) < 3):
+            raise AWAY
+
+    pi.fails = fails
+    bench.search(EACH, budget=3, on_trial=finished.append).search()
+    trials = bench.run.read_trials()
+    assert [trial.waits_for for trial in finished] == [("pi",)] * 3
+    assert [trial.devices["pi"].state for trial in trials] == ["measured"] * 3
+    assert [event.event for event in bench.events if event.device == "pi"] == ["opened", "lost", "back"]
+
+
 def test_a_lost_device_that_comes_back_is_caught_up_with_in_the_same_search(bench: Bench) -> None:
     pi, _ = bench.two()
     failures = itertools.count()
