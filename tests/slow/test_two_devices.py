@@ -17,12 +17,10 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,13 +31,10 @@ from objectives.run import RunFolder
 from objectives.trial import Trial
 from reports.front import front_of
 from spaces.canonical import file_digest
+from tests.slow.namespaces import Board, session, wait_for
 
-HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "inspection"
-AGENT = (sys.executable, "-I", str(HERE / "pinned_agent.py"))
-PAIR = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli", "pair", "--json", "--state")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "inspection"
 HOST = (sys.executable, "-m", "search.cli")
-PORT = 7433
 PREDICTED, WITHIN, LEAST_MS = 2.0, 0.15, 10.0
 SPACE = """
 schema: vlmfront.space/1
@@ -69,92 +64,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2, reason="needs root and two CPUs"),
 ]
-
-
-class Board:
-    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners have one CPU, alone or shared."""
-
-    def __init__(self, name: str, number: int, cpu: int, how: str, folder: Path) -> None:
-        self.name = name
-        self.address = f"10.77.{number}.2"
-        self.space = f"vlmfront-{name}-{os.getpid()}"
-        self._link = f"vf{number}-{os.getpid()}"
-        self._pinned = (str(cpu), how)
-        self._log = folder / f"{name}.runners"
-        self._state = folder / f"{name}.state"
-        self._agent: subprocess.Popen[str] | None = None
-        self._log.touch()
-        self._log.chmod(0o666)
-        self._errors = folder / f"{name}.errors"
-
-    def build(self, left: ExitStack) -> None:
-        """Make the namespace and the way to it; ``left`` takes them away again."""
-        ip("netns", "add", self.space)
-        left.callback(ip, "netns", "del", self.space)  # and the link with it
-        left.callback(self.kill)
-        ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.space)
-        ip("address", "add", f"{self.address[:-1]}1/24", "dev", self._link)
-        ip("link", "set", self._link, "up")
-        ip("-n", self.space, "address", "add", f"{self.address}/24", "dev", "eth0")
-        ip("-n", self.space, "link", "set", "eth0", "up")
-        ip("-n", self.space, "link", "set", "lo", "up")
-
-    def start(self) -> None:
-        """Start the agent on its state and wait until it listens."""
-        inside = ("nsenter", f"--net=/var/run/netns/{self.space}")  # `ip netns exec` would hide /sys/fs/cgroup
-        asked = ("serve", "--json", "--host", self.address, "--port", str(PORT), "--state", str(self._state))
-        with self._errors.open("a") as errors:
-            self._agent = subprocess.Popen(
-                [*inside, *AGENT, *self._pinned, str(self._log), *asked],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self._agent.stdout
-        assert json.loads(self._agent.stdout.readline())["host"] == self.address, self._errors.read_text()
-
-    def kill(self) -> None:
-        """SIGKILL to the agent."""
-        if self._agent is not None:
-            self._agent.kill()
-            self._agent.communicate()
-            self._agent = None
-
-    def runners(self) -> list[dict[str, Any]]:
-        """Every runner that was ever started: ``pid``, ``kind``, ``manifest``."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
-
-    def audit(self) -> list[str]:
-        return [json.loads(line)["event"] for line in (self._state / "audit.jsonl").read_text().splitlines()]
-
-    def token(self) -> tuple[str, str]:
-        """The agent's address and a one-time token."""
-        said = json.loads(subprocess.run([*PAIR, str(self._state)], check=True, capture_output=True).stdout)
-        return said["address"], said["token"]
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=20)
-
-
-def wait_for(happened: Callable[[], Any], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, f"waited {seconds:g} s in vain for {what}"
-        time.sleep(0.02)
-
-
-def session(pid: int) -> set[int]:
-    """What runs of a session, see proc_pid_stat(5); what is dead and not reaped does not."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(of) == pid and state not in "ZX":
-            found.add(int(path.parent.name))
-    return found
 
 
 class Bench:
@@ -212,18 +121,18 @@ class Bench:
         return [one.event for one in self.run.device_events() if one.device == device]
 
     def kill_midway(self, after: int) -> None:
-        """Kill the slow agent while it measures, once so many trials are finished; its runner goes with it."""
+        """Kill the slow agent while it measures a trial, once so many are finished; its runner goes with it."""
         wait_for(lambda: len(self.trials()) >= after, 600, f"{after} trials")
-        before = len(self.slow.runners())
-        wait_for(lambda: self._measures(before), 600, "a measurement on slow")
+        before = {one["manifest"] for one in self.slow.runners()}
+        wait_for(lambda: self._measures(before), 600, "the first measurement of a bundle on slow")
         runner = self.slow.runners()[-1]["pid"]
         assert len(session(runner)) >= 2  # it and its competitor
         self.slow.kill()
         wait_for(lambda: not session(runner), 5, "the end of the killed agent's runner")
 
-    def _measures(self, before: int) -> bool:
-        new = self.slow.runners()[before:]
-        return bool(new) and new[-1]["kind"] == "measure" and len(session(new[-1]["pid"])) >= 2
+    def _measures(self, before: set[str]) -> bool:
+        last = self.slow.runners()[-1]
+        return last["kind"] == "measure" and last["manifest"] not in before and len(session(last["pid"])) >= 2
 
 
 @pytest.fixture
@@ -317,12 +226,16 @@ def test_a_device_is_killed_midway_and_comes_back(bench: Bench) -> None:
         check_front(bench.run, trials, board.name)
         check_nothing_twice(bench, board, killed)
     assert bench.events("fast") == ["opened"]
-    assert bench.events("slow") == ["opened", "lost", "back"]
-    for said in ("The device slow is lost", "The device slow is back"):
+    assert bench.events("slow") == ["opened", "lost", "back", "interrupted"]
+    for said in (
+        "The device slow is lost: ",
+        "The device slow is back",
+        "The device slow was interrupted: it lost a job",
+    ):
         assert said in output
     page = (bench.path / "report.html").read_text()
-    assert "was lost: " in page
-    assert "came back" in page
+    for said in ("was lost: slow did not answer for 1", "came back", "was interrupted: it lost a job"):
+        assert said in page
     check_picks(bench)
 
 
@@ -360,4 +273,4 @@ def test_what_a_device_that_stays_away_has_still_to_measure_is_measured_on_resum
     for board, killed in ((bench.fast, 0), (bench.slow, 1)):
         check_front(bench.run, trials, board.name)
         check_nothing_twice(bench, board, killed)
-    assert bench.events("slow") == ["opened", "lost", "opened"]
+    assert bench.events("slow") == ["opened", "lost", "opened", "interrupted"]
