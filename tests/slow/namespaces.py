@@ -1,4 +1,4 @@
-"""Agents that are devices of their own as far as the network goes: each in its namespace. Needs root; see ip-netns(8)."""
+"""Agents in network namespaces: devices of their own as far as the network goes. Needs root; see ip-netns(8)."""
 
 import json
 import os
