@@ -1,9 +1,8 @@
 """The report's section on devices: what each one is, what happened to it, and how its figures came about."""
 
-import re
 import statistics
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
@@ -16,10 +15,10 @@ from objectives.latency import between_processes
 from objectives.run import RunFolder
 from objectives.trial import DeviceResult, Trial
 from reports.markup import Html, card, element, join
+from reports.words import by_kind
 
 _MOST_HAPPENED = 12
 _MOST_SHOWN = 200  # characters of a reason, which may name processes with their arguments
-_NUMBERS = re.compile(r"[\d.,]+")
 _EVENTS = {"lost": "was lost", "back": "came back", "interrupted": "was interrupted"}
 
 
@@ -141,14 +140,11 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
 
 def _repeats(measurements: Sequence[Measurement]) -> list[str]:
     """How often a process was repeated, by what kind of thing had disturbed it, with the last one's reason."""
-    kinds: defaultdict[str, list[str]] = defaultdict(list)
-    for reason in (reason for one in measurements for reason in one.retries):
-        kinds[_NUMBERS.sub("", re.split("[:;]", reason)[0])].append(shorten(reason, _MOST_SHOWN, placeholder=" …"))
+    kinds = by_kind(reason for one in measurements for reason in one.retries)
     return [
-        f"repeated because {found[0]}"
-        if len(found) == 1
-        else f"repeated {len(found)} times, at last because {found[-1]}"
-        for found in sorted(kinds.values(), key=len, reverse=True)
+        f"repeated {f'{len(found)} times, at last ' if len(found) > 1 else ''}because "
+        f"{shorten(found[-1], _MOST_SHOWN, placeholder=' …')}"
+        for found in sorted(kinds, key=len, reverse=True)
     ]
 
 
