@@ -142,7 +142,11 @@ def _predicted(config: SearchConfig, space: Space) -> Predicted | None:
     """
     if not config.targets.predicted:
         return None
-    return predicted_device(config.targets.names[0], tuple(map(str, values(space, "runtime.name"))))
+    return predicted_device(
+        config.targets.names[0],
+        tuple(map(str, values(space, "runtime.name"))),
+        devices=tuple(map(str, values(space, "runtime.device"))) or ("cpu",),
+    )
 
 
 def _retention(config: SearchConfig, space: Space) -> Retention | None:
