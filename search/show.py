@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hardware_profiles.store import write_atomic
 from objectives.devices import devices_of, seen_from
@@ -214,6 +214,7 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
     console.print(heading, highlight=False, markup=False, style="dim", soft_wrap=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         done = len(prepared.run.read_trials())
+        bars: dict[str, TaskID] = {}
         bar = progress.add_task(f"{done} trials", total=budget.trials, completed=done if budget.trials else 0)
 
         def on_trial(trial: Trial) -> None:
@@ -227,7 +228,9 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
             )
 
         def on_finalist(device: str, done: int, of: int) -> None:
-            progress.update(bar, description=f"finalists on {device}: {done} of {of}", completed=done, total=of)
+            if device not in bars:  # the trials' own is at its end, and would not move any more
+                bars[device] = progress.add_task("", total=of)
+            progress.update(bars[device], description=f"finalists on {device}: {done} of {of}", completed=done)
 
         def on_event(event: DeviceEvent) -> None:
             progress.console.print(event_line(event), highlight=False, markup=False, soft_wrap=True)
