@@ -21,7 +21,8 @@ AWAY = ("DEVICE_LOST", "TRANSPORT", "STALE_EPOCH")
 """Faults of the way to a device, raised after its own bounded patience: the device is away, and its work waits."""
 ELSEWHERE_S = 15.0
 """Patience with a silent device where there are others: a trial waits for all of them, so one that is away keeps them
-idle. To lose it costs little, since what it was asked is found again or measured later."""
+idle. To lose it costs little, since what it was asked is found again or measured later. Also with one that is silent
+when a search begins, since somebody waits for that."""
 
 
 class Lost(Exception):
@@ -190,7 +191,7 @@ class Fleet:
                 return False
             try:
                 patience_s = ELSEWHERE_S if len(self.names) > 1 else None
-                opening_s = 0.0 if name in self._lost else patience_s
+                opening_s = 0.0 if name in self._lost else ELSEWHERE_S
                 waiting, interrupted = partial(self.says, name), partial(self._tell, name, "interrupted")
                 device = open_device(name, self.stop, waiting, self._owner, patience_s, opening_s, interrupted)
             except JobFailed as error:

@@ -11,6 +11,7 @@ from objectives.records import DeviceEvent
 from objectives.trial import Trial
 from reports.words import describe, figure_of, halves
 from search.fleet import LOCAL
+from spaces.printable import printable
 
 _EVENTS = {"opened": "is there", "lost": "is lost", "back": "is back", "interrupted": "was interrupted"}
 
@@ -18,6 +19,11 @@ _EVENTS = {"opened": "is there", "lost": "is lost", "back": "is back", "interrup
 def event_line(event: DeviceEvent) -> str:
     """What happened to a device."""
     return f"The device {event.device} {_EVENTS[event.event]}{f': {event.reason}' if event.reason else ''}"
+
+
+def waiting_line(device: str, why: str) -> str:
+    """That a device is waited for."""
+    return f"Waiting for {device}: {printable(why)}"
 
 
 def device_line(name: str, record: Mapping[str, Any]) -> str:

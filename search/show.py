@@ -28,7 +28,7 @@ from reports.text import blind, front_table, pick_text
 from search.afterwards import add_blank_image, score_on_holdout
 from search.engine import Outcome
 from search.fleet import AllLost
-from search.lines import device_line, event_line, trial_heading, trial_line, trimmed
+from search.lines import device_line, event_line, trial_heading, trial_line, trimmed, waiting_line
 from search.session import Prepared, search
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
@@ -237,7 +237,7 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
 
         def says(device: str, why: str) -> None:
             progress.console.print(
-                f"Waiting for {device}: {why}", highlight=False, markup=False, style="dim", soft_wrap=True
+                waiting_line(device, why), highlight=False, markup=False, style="dim", soft_wrap=True
             )
 
         prepared.fleet.heard.append(on_event)

@@ -42,7 +42,7 @@ def test_where_there_are_others_a_silent_device_is_borne_with_for_less(opened: l
     assert two.find() == ("pi",)
     patience = [(name, *given[3:5]) for name, *given in opened]
     assert patience == [
-        ("pi", None, None),
+        ("pi", None, ELSEWHERE_S),
         ("pi", ELSEWHERE_S, ELSEWHERE_S),
         ("jetson", ELSEWHERE_S, ELSEWHERE_S),
         ("pi", ELSEWHERE_S, 0.0),
