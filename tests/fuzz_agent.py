@@ -22,7 +22,7 @@ from uuid import UUID
 from hardware_profiles.agent.identity import Paired
 from hardware_profiles.certificates import identity_in
 from hardware_profiles.wire import Code, Hello, Problem, WireJob, WireRequest, dump, parse
-from tests.faults.bench import AGENTS, unshare
+from tests.faults.agent_bench import AGENTS, unshare
 from tests.hardware_profiles.agent.conftest import PNG, manifest_of, sha256
 from tests.hardware_profiles.agent.test_headers import SOUND, tensors
 

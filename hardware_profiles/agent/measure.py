@@ -38,9 +38,9 @@ def measure(
     """Measure ``job``'s bundle in one fresh process, or in ``FINALIST_PROCESSES`` of them, one after another.
 
     A process whose answers are invalid is followed by a pause until the device has recovered, and by another process in
-    its place, ``ATTEMPTS`` in all. If each of them was disturbed, the fastest is kept, since a disturbance takes time
-    and gives none back; it is labelled, and the p50 of the others comes with it. What is void (:func:`void`) is not
-    kept so: it makes the measurement invalid and ends it.
+    its place, ``ATTEMPTS`` in all; one alone, after a process where all were in vain. If each of them was disturbed,
+    the fastest is kept, since a disturbance takes time and gives none back; it is labelled, and the p50 of the others
+    comes with it. What is void (:func:`void`) is not kept so: it makes the measurement invalid and ends it.
 
     Raises:
         JobFailed, Cancelled: as :func:`hardware_profiles.agent.supervisor.run_job`.
@@ -85,7 +85,8 @@ def _kept(attempts: Sequence[_Attempt]) -> _Attempt:
         return attempts[-1]
     best = min(usable, key=lambda one: one.p50_ms)
     others = tuple(one.p50_ms for one in usable if one is not best)
-    reasons = (f"disturbed in each of {len(attempts)} attempts: {best.reasons[0]}", *best.reasons[1:])
+    tries = f"in each of {len(attempts)} attempts" if len(attempts) > 1 else "too"
+    reasons = (f"disturbed {tries}: {best.reasons[0]}", *best.reasons[1:])
     process = replace(best.process, disturbed_p50_ms=others)
     return replace(best, process=process, verdict="labelled", reasons=reasons)
 
@@ -113,18 +114,21 @@ class _Watch:
         self._sensors, self._heard = sensors, heard
         self._snapshots: list[Snapshot] = []
         self._runner = 0
+        self._in_vain = False  # what disturbed every attempt at the last process is not waited for again
 
     def measure_process(self) -> None:
         """Take one process in, after as many attempts as it takes or may take."""
         attempts: list[_Attempt] = []
-        while len(attempts) < ATTEMPTS:
+        allowed = 1 if self._in_vain else ATTEMPTS
+        while len(attempts) < allowed:
             attempts.append(self._attempt())
             last = attempts[-1]
             if last.verdict != "invalid":
                 break
-            if len(attempts) < ATTEMPTS:
+            if len(attempts) < allowed:
                 self.retries.append("; ".join(last.reasons))
                 self._cool_down()
+        self._in_vain = last.verdict == "invalid"
         kept = _kept(attempts)
         self.processes.append(kept.process)
         self.reasons += kept.reasons

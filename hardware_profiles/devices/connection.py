@@ -57,16 +57,25 @@ class Patience:
         *,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
+        interrupted: Callable[[str], None] = lambda _: None,
         limit_s: float = PATIENCE_S,
     ) -> None:
         self.name = name
         self.cancel = cancel
         self.waiting = waiting
+        self._interrupted = interrupted
         self._limit_s = limit_s
-        self.progress()
+        self._since, self._tries = time.monotonic(), 0
+
+    @property
+    def left_s(self) -> float:
+        """How long one more call may take; a second at least."""
+        return max(1.0, self._limit_s - (time.monotonic() - self._since))
 
     def progress(self) -> None:
         """A call went through."""
+        if self._tries > 1:
+            self._interrupted(f"it did not answer for {time.monotonic() - self._since:.0f} s")
         self._since, self._tries = time.monotonic(), 0
 
     def pause(self, seconds: float) -> None:
@@ -154,7 +163,7 @@ class Connection:
             Refused: the agent answered with a Problem.
             JobFailed: ``DEVICE_LOST`` where the certificates do not match; ``TRANSPORT`` for an answer that is none.
         """
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S, read=answer_s)
+        timeout = httpx.Timeout(ANSWER_S, connect=min(CONNECT_S, answer_s), read=answer_s)
         try:
             with self._client.stream(method, path, content=body, headers=headers, timeout=timeout) as reply:
                 came = bytearray()
@@ -186,7 +195,8 @@ class Connection:
         while True:
             patience.pause(0)
             try:
-                answer = self.once(method, path, body=body, headers=headers, answer_s=answer_s)
+                most_s = min(answer_s, patience.left_s)  # or a silent device would be waited for beyond our patience
+                answer = self.once(method, path, body=body, headers=headers, answer_s=most_s)
             except Unreachable as error:
                 patience.failed(error)
             except Refused as error:

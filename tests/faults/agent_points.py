@@ -26,8 +26,8 @@ from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import Lease, PairRequest, dump
 from spaces.errors import BadInput
 from tests.door import call
+from tests.faults.agent_bench import AGENTS, NEVER, questions, sealed
 from tests.faults.agents import runner
-from tests.faults.bench import AGENTS, NEVER, questions, sealed
 from tests.faults.inject import Plan
 
 LIMIT_S = 60.0  # of one point

@@ -1,147 +1,156 @@
-"""A real agent in a process of its own, and the real host that is paired with it."""
+"""A device on the bench: the real agent as a process of its own, hosts that it knows, and what is asked of it.
+
+Its runner is ``scripted_runner.py`` unless a test asks for the real one. Whether a job was executed, and how often, is
+seen on the device, by the runner's own lines.
+"""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from hardware_profiles.agent.identity import Paired
-from hardware_profiles.bundle import MANIFEST, Execution, open_bundle, seal
-from hardware_profiles.certificates import identity_in
-from hardware_profiles.devices import open_device
-from hardware_profiles.devices.known import KnownDevice, host_identity, remember
-from hardware_profiles.devices.remote import RemoteDevice
-from hardware_profiles.devices.upload import Packed
+from hardware_profiles.bundle import Execution, seal
+from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.messages import Request
-from hardware_profiles.wire import WireJob, WireRequest, dump
-from spaces.canonical import file_digest
 from spaces.prompting import Prompt
-from tests.door import serving
-from tests.faults.agents import runner
 
-AGENTS = (sys.executable, str(Path(__file__).with_name("agents.py")))
+HERE = Path(__file__).parent
+LAUNCHER = HERE / "launcher.py"
+LOOPBACK = "127.0.0.1"
 NEVER = threading.Event()
-TMPFS = 'mount -t tmpfs -o size="$1" none "$2" && cp -a "$2.pairs/." "$2" && shift 2 && exec "$@"'
-"""Run by sh in a mount namespace of its own: a small file system over the agent's folder, gone with the agent."""
+TTL_S = 5.0  # the least that a lease may last
 
 
-def unshare() -> tuple[str, ...]:
-    """What gives a command a mount namespace of its own on this machine; empty if nothing does."""
-    for way in (("unshare", "--mount"), ("unshare", "--map-root-user", "--mount")):
-        if subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0:
-            return way
-    return ()
+@dataclass(frozen=True)
+class Started:
+    """One start of the runner."""
+
+    pid: int
+    question: str
 
 
-@dataclass
 class Bench:
-    """An agent that runs, and how to reach what it has. ``state`` is its folder as this process sees it."""
+    """A device. ``start`` and ``kill`` its agent as often as needed; the port and the state stay."""
 
-    state: Path
-    process: "subprocess.Popen[str]"
-    runs: Path
-    opened: ExitStack = field(default_factory=ExitStack)
+    def __init__(self, folder: Path, *, address: str = LOOPBACK, before: Sequence[str] = ()) -> None:
+        """``before``: the command in front of the agent's."""
+        self.folder, self.address, self.before = folder, address, tuple(before)
+        self.state = folder / "state"
+        self.state.mkdir(parents=True)
+        self.identity: Identity = identity_in(self.state / "identity", "agent")
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
 
-    def open(self) -> RemoteDevice:
-        """The device, by the real host; closed when the test ends."""
-        device = open_device("bench", cancel=NEVER, patience_s=20.0)
-        self.opened.callback(device.close)
-        return device
+    @property
+    def runner(self) -> list[str]:
+        return [sys.executable, "-I", str(HERE / "scripted_runner.py"), str(self.folder)]
 
-    def executions(self) -> int:
-        return len(self.runs.read_text().splitlines()) if self.runs.exists() else 0
+    def command(self, *arguments: str, **settings: Any) -> list[str]:
+        """``vlmfront-agent`` with the launcher's settings."""
+        given = json.dumps({"runner": self.runner} | settings)
+        return [*self.before, sys.executable, "-I", str(LAUNCHER), given, *arguments, "--state", str(self.state)]
 
-    def blobs(self) -> dict[str, int]:
-        """Name -> size of what lies in the folder of blobs."""
-        return {path.name: path.stat().st_size for path in (self.state / "blobs").iterdir()}
-
-    def events(self) -> list[str]:
-        """The lines of the audit log, without their times."""
-        return [json.loads(line)["event"] for line in (self.state / "audit.jsonl").read_text().splitlines()]
-
-
-Start = Callable[..., Bench]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts an agent that this user's host is paired with. ``code``: of its runner; null is the product's own.
-
-    ``tmpfs``: size of a file system of its own for the agent's folder.
-    """
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with ExitStack() as stack:
-
-        def start(
-            *arguments: str, code: str | None = "", tmpfs: str = "", settings: Mapping[str, Any] | None = None
-        ) -> Bench:
-            state, runs = tmp_path / "state", tmp_path / "runs"
-            pairs = tmp_path / "state.pairs" if tmpfs else state
-            agent = identity_in(pairs / "identity", "agent")
-            Paired(pairs).add("host", host_identity().pem)
-            given = {
-                **(settings or {}),
-                **({} if code is None else {"runner": runner(runs, *([code] if code else []))}),
-            }
-            command = [*AGENTS, json.dumps(given)]
-            if tmpfs:
-                if not unshare():
-                    pytest.skip("this machine gives nobody a mount namespace")
-                state.mkdir()
-                command = [*unshare(), "sh", "-c", TMPFS, "sh", tmpfs, str(state), *command]
-            process, ready = stack.enter_context(serving(state, *arguments, command=command))
-            if tmpfs:
-                state = Path(f"/proc/{process.pid}/root{state}")
-            remember(
-                KnownDevice(
-                    name="bench",
-                    address=f"{ready['host']}:{ready['port']}",
-                    certificate=agent.pem,
-                    fingerprint=agent.fingerprint,
-                    paired="2026-01-01T00:00:00+00:00",
-                )
+    def start(self, **settings: Any) -> None:
+        """Start the agent, and wait until it listens. ``runner=None`` has it start the real one."""
+        where = ["--host", self.address, "--port", str(self.port), "--json"]
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command("serve", *where, **settings), stdout=subprocess.PIPE, stderr=log, text=True
             )
-            made = Bench(state, process, runs)
-            stack.enter_context(made.opened)
-            return made
+        self.heard_of(self.process)
 
-        yield start
+    def heard_of(self, process: "subprocess.Popen[str]") -> None:
+        """Take in what an agent says when it listens."""
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line, (self.folder / "agent.log").read_text()
+        self.port = json.loads(line)["port"]
+
+    def kill(self) -> None:
+        """End the agent as a crash would, and nothing else."""
+        assert self.process
+        self.process.kill()
+        self._reap()
+
+    def close(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self._reap()
+        for one in self.executions():
+            if runs(one.pid) and b"scripted_runner" in Path(f"/proc/{one.pid}/cmdline").read_bytes():
+                os.kill(one.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        assert self.process
+        process, self.process = self.process, None
+        with process:
+            try:
+                process.wait(15)
+            finally:
+                process.kill()
+
+    def go(self) -> None:
+        """Let every runner that holds, now or later, answer."""
+        (self.folder / "go").touch()
+
+    def executions(self) -> list[Started]:
+        path = self.folder / "executions"
+        return [Started(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def executed(self, number: int = 1) -> Started:
+        """The execution of this number, once it has begun."""
+        until(lambda: len(self.executions()) >= number)
+        return self.executions()[number - 1]
+
+    def audit(self, event: str) -> list[str]:
+        """The details of this event's lines in the audit log."""
+        path = self.state / "audit.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [line["detail"] for line in lines if line["event"] == event]
+
+    def blob(self, digest: str) -> Path:
+        return self.state / "blobs" / digest.removeprefix("sha256:")
+
+    def part(self, digest: str) -> bytes:
+        """What the device has of a blob that is not whole."""
+        return next(self.blob(digest).parent.glob(f"{self.blob(digest).name}?*")).read_bytes()
 
 
-def sealed(folder: Path, files: Mapping[str, bytes], **execution: Any) -> Path:
-    """A bundle of these files, for the runtime ``openvino``."""
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    pins = Execution(**execution)
-    seal(folder, runtime="openvino", prompt=Prompt(), max_new_tokens=8, execution=pins, candidate={}, provenance={})
+def sealed_bundle(folder: Path, content: bytes = b"\0" * 1000) -> Path:
+    """A bundle that no runtime could load, though every check of its files passes; ``content`` is its weights'."""
+    folder.mkdir(parents=True)
+    (folder / "model.xml").write_text("<net/>")
+    (folder / "model.bin").write_bytes(content)
+    execution = Execution()
+    seal(
+        folder, runtime="openvino", prompt=Prompt(), max_new_tokens=8, execution=execution, candidate={}, provenance={}
+    )
     return folder
 
 
-def questions(folder: Path, count: int = 3) -> tuple[Request, ...]:
-    """Questions about one image."""
-    image = folder / "image.png"
-    image.write_bytes(b"\x89PNG\r\n\x1a\nrest")
-    return tuple(Request(id=str(number), image=str(image), question="what ?") for number in range(count))
+def asked(image: Path, question: str = "what ?") -> tuple[Request, ...]:
+    return (Request(id="0", image=str(image), question=question),)
 
 
-def packed(bundle: Path, requests: tuple[Request, ...], manifest: str | None = None) -> Packed:
-    """A job whose manifest nobody has looked at: what a host without this product's checks may send."""
-    text = (bundle / MANIFEST).read_text() if manifest is None else manifest
-    files = [path for path in bundle.rglob("*") if path.is_file() and path.name != MANIFEST]
-    blobs = {f"sha256:{file_digest(path)}": path for path in [*files, *(Path(one.image) for one in requests)]}
-    asked = tuple(
-        WireRequest(id=one.id, image=f"sha256:{file_digest(Path(one.image))}", question=one.question)
-        for one in requests
-    )
-    body = dump(WireJob(kind="answer", manifest=text, requests=asked))
-    known = open_bundle(bundle, verify=False).manifest
-    return Packed(body=body, content=file_digest(bundle / MANIFEST) + text, blobs=blobs, manifest=known)
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def until(holds: Callable[[], Any], seconds: float = 20.0) -> float:
+    """Wait until something holds; how long it took."""
+    begun = time.monotonic()
+    while not holds():
+        assert time.monotonic() - begun < seconds, "waited in vain"
+        time.sleep(0.01)
+    return time.monotonic() - begun

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardware_profiles.agent.machine import snapshot
-from hardware_profiles.agent.measure import measure
+from hardware_profiles.agent.measure import ATTEMPTS, FINALIST_PROCESSES, measure
 from hardware_profiles.agent.verdicts import Watched, on_cpu
 from hardware_profiles.messages import Job
 from tests.boards import script
@@ -55,3 +55,15 @@ def test_case_17_our_own_runner_and_sampler_are_not_foreign(timed_job: Job, shor
     result = measure(timed_job, command=script(busy), heard=heard)
     named = " ".join((*result.reasons, *result.retries, *seen[0]))
     assert not any(f"process {pid} " in named for pid in pids)
+
+
+def test_case_17_a_steady_neighbour_is_not_waited_for_at_every_process(
+    timed_job: Job, intruder: int, short_waits: None, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    result = measure(
+        timed_job, command=script(f"open({str(runs)!r}, 'a').write('x'); begin(); work(0.5)"), mode="finalist"
+    )
+    assert result.verdict == "labelled"
+    assert len(result.processes) == FINALIST_PROCESSES
+    assert runs.read_text() == "x" * (ATTEMPTS + FINALIST_PROCESSES - 1)

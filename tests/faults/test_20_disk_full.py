@@ -14,8 +14,8 @@ from hardware_profiles.devices.upload import Packed
 from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import EPOCH_HEADER, LENGTH_HEADER, OFFSET_HEADER
 from spaces.canonical import file_digest
+from tests.faults.agent_bench import NEVER, Start, questions, sealed
 from tests.faults.agents import ANSWERS
-from tests.faults.bench import NEVER, Start, questions, sealed
 from tests.hardware_profiles.agent.test_headers import entry, tensors
 
 MB = 10**6
@@ -34,8 +34,8 @@ def noise(folder: Path, size: int) -> tuple[str, Path]:
     return f"sha256:{file_digest(path)}", path
 
 
-def test_case_20_blobs_that_no_job_needs_make_room_for_others(bench: Start, tmp_path: Path) -> None:
-    agent = bench("--disk", "3MB")
+def test_case_20_blobs_that_no_job_needs_make_room_for_others(start: Start, tmp_path: Path) -> None:
+    agent = start("--disk", "3MB")
     device, asked = agent.open(), questions(tmp_path)
     for seed in range(3):  # two of them have no room together
         folder = sealed(tmp_path / f"bundle-{seed}", weights(seed, 2 * MB))
@@ -44,8 +44,8 @@ def test_case_20_blobs_that_no_job_needs_make_room_for_others(bench: Start, tmp_
     assert agent.executions() == 3
 
 
-def test_case_20_what_has_no_room_is_refused_before_it_is_written(bench: Start, tmp_path: Path) -> None:
-    agent = bench("--disk", "3MB")
+def test_case_20_what_has_no_room_is_refused_before_it_is_written(start: Start, tmp_path: Path) -> None:
+    agent = start("--disk", "3MB")
     device, asked = agent.open(), questions(tmp_path)
     small = sealed(tmp_path / "small", weights(1, MB))
     device.answer(small, asked, cancel=NEVER)
@@ -58,10 +58,10 @@ def test_case_20_what_has_no_room_is_refused_before_it_is_written(bench: Start, 
 
 
 def test_case_20_what_a_running_job_needs_stays_whoever_wants_room(
-    bench: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = tmp_path / "go"
-    agent = bench("--disk", "3MB", code=WAITS.format(str(go)) + ANSWERS)
+    agent = start("--disk", "3MB", code=WAITS.format(str(go)) + ANSWERS)
     device, asked = agent.open(), questions(tmp_path)
     folder = sealed(tmp_path / "bundle", weights(1, 2 * MB))
     found: list[int] = []
@@ -90,9 +90,9 @@ def test_case_20_what_a_running_job_needs_stays_whoever_wants_room(
     again.upload({digest: path}, NEVER)  # the job is acknowledged, so its blobs may go
 
 
-def test_case_20_a_file_system_without_room(bench: Start, tmp_path: Path) -> None:
+def test_case_20_a_file_system_without_room(start: Start, tmp_path: Path) -> None:
     """A disk of 96 MB, of which blobs leave 64 MiB alone: the agent says what it may take, and takes no more."""
-    agent = bench(tmpfs="96m")
+    agent = start(tmpfs="96m")
     device, asked = agent.open(), questions(tmp_path)
     free = device.hello.disk_free_bytes
     assert 28 * MB < free < 34 * MB
@@ -106,8 +106,8 @@ def test_case_20_a_file_system_without_room(bench: Start, tmp_path: Path) -> Non
         assert len(device.answer(folder, asked, cancel=NEVER).answers) == len(asked)
 
 
-def test_case_20_a_disk_that_others_filled_to_the_last_byte(bench: Start, tmp_path: Path) -> None:
-    agent = bench(tmpfs="96m")
+def test_case_20_a_disk_that_others_filled_to_the_last_byte(start: Start, tmp_path: Path) -> None:
+    agent = start(tmpfs="96m")
     device, asked = agent.open(), questions(tmp_path)
     folder = sealed(tmp_path / "bundle", weights(1, MB))
     device.answer(folder, asked, cancel=NEVER)
@@ -130,9 +130,9 @@ def test_case_20_a_disk_that_others_filled_to_the_last_byte(bench: Start, tmp_pa
     assert agent.executions() == 2
 
 
-def test_case_20_a_blob_announced_too_long_is_refused_without_a_byte(bench: Start, tmp_path: Path) -> None:
+def test_case_20_a_blob_announced_too_long_is_refused_without_a_byte(start: Start, tmp_path: Path) -> None:
     """What a host without this product's client may say: a chunk that fits, of a blob that never will."""
-    agent = bench("--disk", "3MB")
+    agent = start("--disk", "3MB")
     device = agent.open()
     digest, _ = noise(tmp_path, 10)
     epoch = device._lease.epoch(device._patience(NEVER))

@@ -9,7 +9,7 @@ from hardware_profiles.bundle import MANIFEST
 from hardware_profiles.devices.remote import RemoteDevice
 from hardware_profiles.messages import JobFailed
 from spaces.errors import BadInput
-from tests.faults.bench import NEVER, Bench, Start, packed, questions, sealed
+from tests.faults.agent_bench import NEVER, Bench, Start, packed, questions, sealed
 from tests.hardware_profiles.agent.test_headers import NAMES
 
 FILES = {"config.json": b"{}", "sub/deep/more.json": b"[]"}
@@ -46,8 +46,8 @@ def refuse(agent: Bench, device: RemoteDevice, folder: Path, text: str, reason: 
     assert agent.executions() == 0
 
 
-def test_case_21_each_bad_path_is_refused_whole_by_host_and_agent(bench: Start, tmp_path: Path) -> None:
-    agent, folder = bench(), sealed(tmp_path / "bundle", FILES)
+def test_case_21_each_bad_path_is_refused_whole_by_host_and_agent(start: Start, tmp_path: Path) -> None:
+    agent, folder = start(), sealed(tmp_path / "bundle", FILES)
     device, whole = agent.open(), (folder / MANIFEST).read_text()
     for path in {**NAMES, **MORE}.values():
         body = json.loads(whole)
@@ -61,8 +61,8 @@ def test_case_21_each_bad_path_is_refused_whole_by_host_and_agent(bench: Start, 
     assert len(device.answer(folder, questions(tmp_path), cancel=NEVER).answers) == 3
 
 
-def test_case_21_a_path_that_comes_twice(bench: Start, tmp_path: Path) -> None:
-    agent, folder = bench(), sealed(tmp_path / "bundle", FILES)
+def test_case_21_a_path_that_comes_twice(start: Start, tmp_path: Path) -> None:
+    agent, folder = start(), sealed(tmp_path / "bundle", FILES)
     text = (folder / MANIFEST).read_text()
     entry = json.dumps(json.loads(text)["files"]["config.json"])
     refuse(
@@ -70,9 +70,9 @@ def test_case_21_a_path_that_comes_twice(bench: Start, tmp_path: Path) -> None:
     )
 
 
-def test_case_21_symbolic_links_do_not_travel(bench: Start, tmp_path: Path) -> None:
+def test_case_21_symbolic_links_do_not_travel(start: Start, tmp_path: Path) -> None:
     """The wire has none; a host refuses to read one into a bundle, and the agent replaces none in its own folder."""
-    agent, folder = bench(), sealed(tmp_path / "bundle", FILES)
+    agent, folder = start(), sealed(tmp_path / "bundle", FILES)
     device, asked, secret = agent.open(), questions(tmp_path), tmp_path / "secret"
     secret.write_bytes(b"{}")
     (folder / "config.json").unlink()
@@ -88,8 +88,8 @@ def test_case_21_symbolic_links_do_not_travel(bench: Start, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("sha", ["../../epoch", "../../../secret", "0" * 63, "A" * 64, "", None])
-def test_case_21_a_digest_that_is_a_path(bench: Start, tmp_path: Path, sha: str | None) -> None:
-    agent, folder = bench(), sealed(tmp_path / "bundle", FILES)
+def test_case_21_a_digest_that_is_a_path(start: Start, tmp_path: Path, sha: str | None) -> None:
+    agent, folder = start(), sealed(tmp_path / "bundle", FILES)
     body = json.loads((folder / MANIFEST).read_text())
     body["files"]["config.json"]["sha256"] = sha
     refuse(agent, agent.open(), folder, json.dumps(body), "out of range")

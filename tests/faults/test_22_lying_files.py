@@ -7,7 +7,7 @@ import pytest
 
 from hardware_profiles.messages import JobFailed
 from spaces.errors import BadInput
-from tests.faults.bench import NEVER, Start, packed, questions, sealed
+from tests.faults.agent_bench import NEVER, Start, packed, questions, sealed
 from tests.hardware_profiles.agent.test_headers import GRAPHS, TENSORS, entry, gguf, tensors
 
 
@@ -46,9 +46,9 @@ def lies(mark: Path) -> dict[str, dict[str, bytes]]:
 
 
 def test_case_22_lying_files_are_refused_before_anything_loads_them(
-    bench: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, mark = bench(), tmp_path / "loaded"
+    agent, mark = start(), tmp_path / "loaded"
     device, asked = agent.open(), questions(tmp_path)
     for number, (name, files) in enumerate(lies(mark).items()):
         with monkeypatch.context() as trusting:

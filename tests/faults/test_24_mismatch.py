@@ -10,15 +10,15 @@ from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import PROTOCOLS
 from spaces.errors import BadInput
 from spaces.prompting import Prompt
-from tests.faults.bench import NEVER, Start, questions, sealed
+from tests.faults.agent_bench import NEVER, Start, questions, sealed
 
 FILES = {"config.json": b"{}"}
 NAMES = {"FP16": "f16", "BF16": "bf16"}
 
 
 @pytest.mark.parametrize(("theirs", "said"), [((2, 3), "2 to 3"), ((7, 7), "7"), ((0, 0), "0")])
-def test_case_24_another_protocol_is_refused_at_hello(bench: Start, theirs: tuple[int, int], said: str) -> None:
-    agent = bench(settings={"protocols": theirs, "versions": {"vlmfront": "9.8.7"}})
+def test_case_24_another_protocol_is_refused_at_hello(start: Start, theirs: tuple[int, int], said: str) -> None:
+    agent = start(settings={"protocols": theirs, "versions": {"vlmfront": "9.8.7"}})
     with pytest.raises(BadInput) as refused:
         agent.open()
     ours = version("vlmfront")
@@ -28,18 +28,18 @@ def test_case_24_another_protocol_is_refused_at_hello(bench: Start, theirs: tupl
     assert not list((agent.state / "jobs").iterdir())
 
 
-def test_case_24_ranges_that_meet_are_enough(bench: Start, tmp_path: Path) -> None:
-    device = bench(settings={"protocols": (0, 2)}).open()
+def test_case_24_ranges_that_meet_are_enough(start: Start, tmp_path: Path) -> None:
+    device = start(settings={"protocols": (0, 2)}).open()
     assert device.hello.protocols == (0, 2)
     folder = sealed(tmp_path / "bundle", FILES)
     assert len(device.answer(folder, questions(tmp_path), cancel=NEVER).answers) == 3
 
 
-def test_case_24_a_runtime_that_is_missing_or_too_old(bench: Start, tmp_path: Path) -> None:
+def test_case_24_a_runtime_that_is_missing_or_too_old(start: Start, tmp_path: Path) -> None:
     """Before a byte of the bundle travels."""
     folder, ours = sealed(tmp_path / "bundle", FILES), version("openvino-genai")
     for there, said in (("", "bench has torch 9.9"), ("2023.1", f"bench has openvino 2023.1, older than the {ours}")):
-        agent = bench(settings={"versions": {"openvino-genai": there, "torch": "9.9"}})
+        agent = start(settings={"versions": {"openvino-genai": there, "torch": "9.9"}})
         device = agent.open()
         with pytest.raises(JobFailed) as refused:
             device.answer(folder, questions(tmp_path), cancel=NEVER)
@@ -51,15 +51,15 @@ def test_case_24_a_runtime_that_is_missing_or_too_old(bench: Start, tmp_path: Pa
         agent.process.wait(20)
 
 
-def test_case_24_a_newer_runtime_is_taken(bench: Start, tmp_path: Path) -> None:
-    device = bench(settings={"versions": {"openvino-genai": "9999.1"}}).open()
+def test_case_24_a_newer_runtime_is_taken(start: Start, tmp_path: Path) -> None:
+    device = start(settings={"versions": {"openvino-genai": "9999.1"}}).open()
     folder = sealed(tmp_path / "bundle", FILES)
     assert len(device.answer(folder, questions(tmp_path), cancel=NEVER).answers) == 3
 
 
-def test_case_24_a_runtime_that_goes_after_hello_is_named_by_the_runner(bench: Start, tmp_path: Path) -> None:
+def test_case_24_a_runtime_that_goes_after_hello_is_named_by_the_runner(start: Start, tmp_path: Path) -> None:
     """Nobody checked before, as with a plug-in of the host's that the device lacks: the job itself says so."""
-    agent, folder = bench(code=None), tmp_path / "bundle"
+    agent, folder = start(code=None), tmp_path / "bundle"
     folder.mkdir()
     (folder / "config.json").write_bytes(b"{}")
     pins, prompt = Execution(), Prompt()
@@ -74,13 +74,13 @@ def test_case_24_a_runtime_that_goes_after_hello_is_named_by_the_runner(bench: S
 
 
 def test_case_24_a_precision_that_the_device_does_not_compute(
-    bench: Start, tiny_openvino: Path, tmp_path: Path
+    start: Start, tiny_openvino: Path, tmp_path: Path
 ) -> None:
     import openvino as ov
 
     able = set(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     bundles = {name: _pinned(tiny_openvino, tmp_path / name, name) for name in ("f32", *NAMES.values())}
-    device = bench(code=None).open()
+    device = start(code=None).open()
     for name, bundle in bundles.items():
         found = device.preflight(bundle.folder, cancel=NEVER)
         lacking = name in {dtype for kind, dtype in NAMES.items() if kind not in able}
@@ -90,12 +90,12 @@ def test_case_24_a_precision_that_the_device_does_not_compute(
 
 
 def test_case_24_an_accelerator_that_the_device_does_not_have(
-    bench: Start, tiny_checkpoint: Path, tmp_path: Path
+    start: Start, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     import torch
 
     bundle = _pinned(tiny_checkpoint, tmp_path / "bundle", "f32", runtime="torch", device="cuda")
-    found = bench(code=None).open().preflight(bundle.folder, cancel=NEVER)
+    found = start(code=None).open().preflight(bundle.folder, cancel=NEVER)
     assert found.reasons == (() if torch.cuda.is_available() else ("torch sees no CUDA device",))
 
 

@@ -300,6 +300,7 @@ def test_another_retention_set_or_race_is_another_search(project: Callable[..., 
     shutil.copy(folder / "task.yaml", folder / "other.yaml")
     edit(folder / "other.yaml", max_new_tokens=9)
     prepared = prepare(config, run=folder / "one", budget=None, resume=False)
+    prepared.close()
     assert prepared.task.max_new_tokens == 9
     assert prepared.retention is not None
     assert [sample.id for sample in prepared.retention.samples] == [f"train-{number}" for number in range(4)]

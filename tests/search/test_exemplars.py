@@ -1,7 +1,8 @@
 """Exemplars from a task's files to a searched bundle."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ SHOWN: dict[str, Any] = {
 }
 
 
-def prepared(config: Path) -> Prepared:
-    return prepare(config, run=config.parent / "run", budget=None, resume=False)
+@pytest.fixture
+def prepared() -> Iterator[Callable[[Path], Prepared]]:
+    with ExitStack() as stack:
+        yield lambda config: stack.enter_context(
+            closing(prepare(config, run=config.parent / "run", budget=None, resume=False))
+        )
 
 
-def test_a_search_shows_exemplars_of_the_train_split(project: Callable[..., Path]) -> None:
+def test_a_search_shows_exemplars_of_the_train_split(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     config = project(
         {**SHOWN, "prompt": {"exemplars": [0, 2], "exemplar_choice": ["fixed", "nearest"]}}, workers=1, items=8
     )
@@ -63,7 +70,9 @@ def keys(ready: Prepared, tree: StageTree | None = None) -> dict[tuple[object, .
     return found
 
 
-def test_the_order_shares_an_artifact_and_the_choice_does_not(project: Callable[..., Path]) -> None:
+def test_the_order_shares_an_artifact_and_the_choice_does_not(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     ready = prepared(project(SHOWN))
     found = keys(ready)
     assert len(found) == 4
@@ -72,7 +81,9 @@ def test_the_order_shares_an_artifact_and_the_choice_does_not(project: Callable[
     assert len(set(found.values())) == 2
 
 
-def test_the_pool_is_in_the_key_with_its_groups(project: Callable[..., Path]) -> None:
+def test_the_pool_is_in_the_key_with_its_groups(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     ready = prepared(project(SHOWN))
     pool = exemplar_pool(ready.space, ready.task, ready.splits)
     assert [row.group for row in pool["exemplars"]] == ["colour"] * 8
@@ -85,7 +96,9 @@ def test_the_pool_is_in_the_key_with_its_groups(project: Callable[..., Path]) ->
     assert not set(first.values()) & set(second.values())
 
 
-def test_a_pool_has_at_most_64_rows_of_a_group(project: Callable[..., Path]) -> None:
+def test_a_pool_has_at_most_64_rows_of_a_group(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     ready = prepared(project(SHOWN))
     row = ready.splits["train"][0]
     many = [replace(row, id=str(n), fields={"kind": ("a", "b")[n % 3 == 0]}) for n in range(300)]
@@ -115,7 +128,10 @@ def test_a_pool_has_at_most_64_rows_of_a_group(project: Callable[..., Path]) -> 
     ],
 )
 def test_what_cannot_be_shown_is_refused_before_work(
-    project: Callable[..., Path], change: Callable[[dict[str, Any]], object], words: str
+    project: Callable[..., Path],
+    change: Callable[[dict[str, Any]], object],
+    words: str,
+    prepared: Callable[[Path], Prepared],
 ) -> None:
     ready = prepared(project(SHOWN))
     splits = dict(ready.splits)
@@ -124,12 +140,16 @@ def test_what_cannot_be_shown_is_refused_before_work(
         refuse_missing_exemplars(ready.space, ready.task, splits, {"search": splits["search"]})
 
 
-def test_a_space_without_exemplars_needs_none(project: Callable[..., Path]) -> None:
+def test_a_space_without_exemplars_needs_none(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     ready = prepared(project())
     assert exemplar_pool(ready.space, ready.task, ready.splits) == {}
     refuse_missing_exemplars(ready.space, ready.task, {}, {"search": ready.items})
 
 
-def test_nearest_on_torch_is_refused_when_the_space_is_read(project: Callable[..., Path]) -> None:
+def test_nearest_on_torch_is_refused_when_the_space_is_read(
+    project: Callable[..., Path], prepared: Callable[[Path], Prepared]
+) -> None:
     with pytest.raises(BadInput, match=r"prompt\.exemplar_choice: the runtime torch has no 'nearest'"):
         prepared(project({**SHOWN, "runtime": {"name": ["torch"]}}))

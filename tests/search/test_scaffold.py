@@ -76,6 +76,7 @@ def test_with_a_model_and_rows_a_search_can_begin(
     assert command(monkeypatch, "space", "check", folder / "space.yaml", "--task", folder / "task.yaml") == 0
     monkeypatch.chdir(tmp_path)
     prepared = prepare(folder / "search.yaml", run=None, budget=None, resume=False)
+    prepared.close()
     assert {name: len(split) for name, split in prepared.splits.items()} == made["splits"]
     groups = prepared.space.knob("quantization.group_size")
     assert groups is not None
