@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hardware_profiles.agent import confine
 from hardware_profiles.agent.sensors import Sensors
+from hardware_profiles.agent.state import state_folder
 from hardware_profiles.wire import Facts
 
 _FLAGS = {
@@ -57,7 +58,7 @@ def facts(root: Path = Path("/")) -> Facts:
         accelerators=accelerators(),
         sensors=Sensors(root).describe(),
         platform=settings(root),
-        isolation=confine.describe(),
+        isolation=confine.describe(state_folder()),
     )
 
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent.confine import SECRETS, Confine, Plan, plan
+from hardware_profiles.agent.confine import Confine, Plan, plan
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
@@ -49,7 +49,7 @@ class Worker:
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
-        self._confine = Confine(hidden=tuple(state / name for name in SECRETS))
+        self._confine = Confine(hidden=(state,))
         self._audit = audit
         self._wake = threading.Condition()
         self._epoch: int | None = None
