@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -107,8 +108,7 @@ class Jobs:
 
         ``remove_images`` is told the digests of images that no job needs any more, before their job's links to them go.
         """
-        self._journal = state / "journal.jsonl"
-        self._root = state / "jobs"
+        self._journal, self._root = state / "journal.jsonl", state / "jobs"
         self._remove_images = remove_images
         self._audit = audit
         self._lock = threading.RLock()
@@ -157,14 +157,16 @@ class Jobs:
             return set().union(*(one.order.blobs for one in self._ledger.jobs.values() if one.order))
 
     def submit(self, record: Record) -> None:
-        """Take a job in. Past ``MOST_KEPT``, the oldest one that is over makes room.
+        """Take a job in. Past ``MOST_KEPT``, the oldest that is over makes room, of the host that has the most here.
 
         Raises:
             Refused: there is no room for it in the table, or none on the disk.
         """
         with self._lock:
             if len(self._ledger.jobs) >= MOST_KEPT:
-                oldest = next((one for one in self._ledger.jobs.values() if one.over), None)
+                kept = [*self._ledger.jobs.values(), record]
+                most = Counter(one.peer for one in reversed(kept)).most_common(1)[0][0]  # of equal ones, its own
+                oldest = next((one for one in kept if one.over and one.peer == most), None)
                 if oldest is None:
                     raise refused(507, "NO_SPACE", f"{MOST_KEPT} jobs wait already.")
                 self._audit("result dropped", f"job {oldest.uuid} of {oldest.peer[:16]}: nobody acknowledged it")
@@ -282,8 +284,7 @@ def _add(path: Path, line: bytes) -> None:
 
 
 def _submitted(record: Record) -> dict[str, Any]:
-    kept = {name: getattr(record, name) for name in ("uuid", "peer", "epoch", "digest")}
-    return {"change": "submitted", **kept}
+    return {"change": "submitted"} | {name: getattr(record, name) for name in ("uuid", "peer", "epoch", "digest")}
 
 
 def _read(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
