@@ -96,13 +96,34 @@ def find() -> tuple[Layout | None, str]:
     return None, reason
 
 
+def make_room() -> None:
+    """Let groups be made beside this process, where v2 has given it a group of its own: systemd's ``Delegate=yes``.
+
+    v2 limits groups whose parent holds no process ("no internal processes", cgroup-v2.rst), so this one moves into a
+    leaf first. A group that others are in as well is nobody's to change, and stays as it is.
+    """
+    inside = _inside()
+    own = ROOT / inside.get("", "")
+    if "memory" in inside or own == ROOT or _text(own / "cgroup.procs").split() != [str(os.getpid())]:
+        return
+    with contextlib.suppress(OSError):
+        leaf = own / "agent"
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+        for controller in ("memory", "pids"):
+            if controller in _text(own / "cgroup.controllers").split():
+                (own / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _inside() -> dict[str, str]:
+    """Controller -> this process's group; that of v2 has no controller's name."""
+    lines = [line.split(":", 2) for line in _text(Path("/proc/self/cgroup")).splitlines()]
+    return {controller: path.lstrip("/") for _, names, path in lines for controller in names.split(",")}
+
+
 def _candidates() -> Iterator[Layout]:
     """v1 where it has the memory controller; v2 below our own group, then beside it, where processes may not be."""
-    try:
-        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return
-    inside = {controller: path.lstrip("/") for _, names, path in lines for controller in names.split(",")}
+    inside = _inside()
     if "memory" in inside:
         memory, pids = (ROOT / name / inside.get(name, "") for name in ("memory", "pids"))
         yield Layout(version=1, folders=(memory, pids) if "pids" in inside else (memory,))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hardware_profiles.agent import audit
+from hardware_profiles.agent import audit, groups
 from hardware_profiles.agent.access import Access
 from hardware_profiles.agent.facts import facts
 from hardware_profiles.agent.identity import TOKEN_S, Tokens
@@ -74,6 +74,7 @@ def serve(state: Path, *, host: str, port: int, disk_bytes: int, ready: Callable
     os.environ[VARIABLE] = str(state)  # where its runners find the servers that they may start
     try:
         with locked(state / "lock", exclusive=True, wait=False):
+            groups.make_room()
             asyncio.run(_serve(state, own, host, port, disk_bytes, ready))
     except BlockingIOError:
         raise BadInput(f"another agent serves {state}; stop it, or name another --state.") from None
