@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hardware_profiles.agent.files import entries
 
@@ -14,12 +15,15 @@ _KTHREADD = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One process: when it started (ticks since boot), CPU time so far, what it is, and whether it works for us."""
+    """One process: when it started (ticks since boot), CPU time so far, what it is, and for whom it works.
+
+    ``whose``: the ``runner``'s session; the ``agent`` itself and what started it; anybody else's.
+    """
 
     started: int
     cpu_s: float
     command: str
-    ours: bool
+    whose: Literal["runner", "agent", "other"] = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,7 @@ def snapshot(
 ) -> Snapshot:
     """The machine now. ``runner``: its process id, which is also its session; 0 where there is none yet.
 
-    Ours are the runner's session, this process, and the one that started it (the search that started its own agent).
+    The agent's are this process, and the one that started it: the search that started its own agent.
     """
     tasks, kernel_s = _tasks(root / "proc", {os.getpid(), os.getppid()} - {0, 1}, runner)
     monotonic, asleep, wall = _clocks()
@@ -105,10 +109,12 @@ def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, T
             kernel_s += cpu_s
             continue
         command = _text(folder / "cmdline").replace("\0", " ").strip() or name
-        mine = pid in ours or (session > 0 and int(fields[3]) == session)
+        whose: Literal["runner", "agent", "other"] = "agent" if pid in ours else "other"
+        if session > 0 and int(fields[3]) == session:
+            whose = "runner"
         if pid in ours:  # with what they started and waited for, such as a board's own tool
             cpu_s += (int(fields[13]) + int(fields[14])) * TICK_S
-        found[pid] = Task(started=int(fields[19]), cpu_s=cpu_s, command=command[:120], ours=mine)
+        found[pid] = Task(started=int(fields[19]), cpu_s=cpu_s, command=command[:120], whose=whose)
     return found, kernel_s
 
 
