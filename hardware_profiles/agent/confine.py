@@ -26,7 +26,6 @@ USERS = ("vlmfront-runner", "nobody")  # the first of them that exists
 RESERVE = 0.05  # of the machine's memory stays the agent's, and 256 MiB at least: the agent must outlive its runner
 LEAST_RESERVE = 256 << 20
 MOST_WRITTEN = 4 << 30  # bytes of one file that a runner may write: what it prints must not fill the disk
-SECRETS = ("identity", "paired", "tokens")  # folders of an agent's state that are its own user's alone
 _KEPT = {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 _KEPT_PREFIXES = ("LC_", "OMP_", "KMP_", "MKL_", "TBB_", "GOMP_", "CUDA_", "NVIDIA_", "OPENVINO_", "OV_", "ZE_")
 _SETTINGS: Mapping[str, Any] = {

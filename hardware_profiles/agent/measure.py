@@ -22,7 +22,9 @@ IDLE_S = 2.5  # of idle power, before a process starts, where there is an energy
 COOL_S = 60.0  # at most, until it is cool between two attempts
 BUSY_S = 5.0  # at most, until foreign work is over: what has not ended by then may last for hours
 COOL_STEP_S = 1.0
-WARMER_C = 3.0  # than before the first attempt is cool enough
+WARMER_C = 3.0
+"""Above what it was at first is cool enough. Our choice, unverified on a device that throttles: more than the steps of
+1 degree in which many sensors read, so that the wait ends, and far less than what a device warms up by at work."""
 
 
 def measure(

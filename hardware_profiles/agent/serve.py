@@ -12,12 +12,11 @@ from pathlib import Path
 
 from hardware_profiles.agent import audit, groups
 from hardware_profiles.agent.access import Access
-from hardware_profiles.agent.confine import SECRETS
 from hardware_profiles.agent.facts import facts
 from hardware_profiles.agent.identity import TOKEN_S, Tokens
 from hardware_profiles.agent.listener import Listener
 from hardware_profiles.agent.service import Service
-from hardware_profiles.agent.state import VARIABLE
+from hardware_profiles.agent.state import SECRETS, VARIABLE
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.held import locked
 from hardware_profiles.store import write_atomic

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "VLMFRONT_AGENT_STATE"
+SECRETS = ("identity", "paired", "tokens")  # folders of it
 
 
 def state_folder() -> Path:

@@ -26,7 +26,7 @@ NAMED = 5  # processes, at most
 FOREIGN_TICKS = 3  # that CPU times are unsure by, where answers took a few hundredths of a second in all
 CLOCK_STEP_S = 0.1  # above what a preemption between two clock readings can look like
 SUSPENDED_S = 0.1
-GROWTH = 1.10  # of the p50 under sustained load
+GROWTH = 1.10  # of the p50 under sustained load; our choice: as much as answers may scatter (``NOISY_CV``)
 Weight: TypeAlias = Literal["invalid", "labelled"]
 Verdict: TypeAlias = Literal["valid", "labelled", "invalid"]
 

@@ -71,7 +71,7 @@ def test_case_19_a_meter_that_fails_meanwhile(timed_job: Job, board: Board, shor
 def test_case_19_answers_too_short_for_the_meter(
     timed_job: Job, board: Board, short_waits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 2.0)
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_S", {"ina3221": 2.0})
     result = measure(timed_job, command=script("begin(); work(0.2)"), sensors=Sensors(board("orin_nano")))
     assert result.energy_j is None
     assert "it needs 2 s" in result.energy_source
@@ -89,7 +89,7 @@ def test_case_19_the_source_is_that_of_the_attempt_that_was_kept(
         f"timed, timing = timing, lambda e2e_ms, tokens: timed(e2e_ms + 100 * number, tokens)\n"
         f"begin(); work(meanwhile=lambda: number and put({counter!r}, 'gone'))"
     )
-    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_COUNT_S", 5.0)
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_S", {"rapl": 5.0})
     monkeypatch.setattr("hardware_profiles.agent.measure.judge", lambda watched: ("invalid", ("disturbed",)))
     result = measure(timed_job, command=script(code), sensors=Sensors(root))
     assert result.verdict == "labelled"
