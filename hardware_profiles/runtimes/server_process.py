@@ -10,10 +10,11 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import BinaryIO
 
 from hardware_profiles.agent import probes
-from hardware_profiles.agent.parent import die_with_parent
+from hardware_profiles.agent.parent import TIED
 from hardware_profiles.agent.servers import Server
 from hardware_profiles.messages import JobFailed
 from spaces.errors import BadInput
@@ -42,24 +43,16 @@ class ServerProcess:
         self._server = server
         self._kills = probes.oom_kills()
         self.port = _free_port()
-        self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child lives
-        try:
-            self._child = subprocess.Popen(
-                server.line(bundle, self.port),
-                stdin=subprocess.DEVNULL,
-                stdout=self._printed,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_own_group,
-            )
-        except OSError as error:
-            self._printed.close()
+        line = server.line(bundle, self.port)
+        if which(line[0]) is None:
             raise BadInput(
-                f"the server {server.name!r} cannot be started: {server.command[0]}: {error.strerror}; "
+                f"the server {server.name!r} cannot be started: {line[0]} is no program that this user may run; "
                 "mend its command in the device's servers.json."
-            ) from error
-        except BadInput:
-            self._printed.close()
-            raise
+            )
+        self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child lives
+        self._child = subprocess.Popen(
+            (*TIED, *line), stdin=subprocess.DEVNULL, stdout=self._printed, stderr=subprocess.STDOUT
+        )
         self.stop = weakref.finalize(self, _end, self._child, self._printed)
         try:
             self._wait()
@@ -131,11 +124,6 @@ class ServerProcess:
         return " ".join(os.pread(self._printed.fileno(), _TAIL, start).decode(errors="replace").split())
 
 
-def _own_group() -> None:
-    os.setpgid(0, 0)
-    die_with_parent()
-
-
 def _free_port() -> int:
     """A port that nobody listens on now. Should another take it first, the server ends and says so."""
     with socket.socket() as one:
@@ -149,7 +137,7 @@ def _end(child: "subprocess.Popen[bytes]", printed: BinaryIO) -> None:
         try:
             os.killpg(child.pid, number)
         except ProcessLookupError:
-            break
+            child.send_signal(number)  # it has no group yet, or is gone
         limit = time.monotonic() + GRACE_S
         while time.monotonic() < limit and any(True for _ in _members(child.pid)):
             time.sleep(0.01)
