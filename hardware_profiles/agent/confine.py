@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent import groups, probes, servers
+from hardware_profiles.agent import groups, proc, servers
 from hardware_profiles.messages import Job
 
 JAIL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("jail.py")))
@@ -120,8 +120,8 @@ def describe(state: Path, users: Sequence[str] = USERS) -> dict[str, str]:
 
 def spare_bytes() -> int:
     """The memory that a runner may take: what is available less what the agent keeps."""
-    reserve = max(LEAST_RESERVE, int(probes.memory_total_bytes() * RESERVE))
-    return max(64 << 20, probes.memory_available_bytes() - reserve)
+    reserve = max(LEAST_RESERVE, int(proc.memory_total_bytes() * RESERVE))
+    return max(64 << 20, proc.memory_available_bytes() - reserve)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from hardware_profiles.agent import confine
+from hardware_profiles.agent import confine, proc
+from hardware_profiles.agent.files import text
 from hardware_profiles.agent.sensors import Sensors
 from hardware_profiles.agent.state import state_folder
 from hardware_profiles.wire import Facts
@@ -21,8 +22,8 @@ _FLAGS = {
 }
 """Of `Documentation/arch/x86/cpuinfo` and `Documentation/arch/arm64/elf_hwcaps` in the kernel, as /proc/cpuinfo has
 them: the instructions by which a type is computed natively."""
-RUNTIMES = {"openvino": "openvino-genai", "torch": "torch"}
-"""Name of a runtime -> the distribution whose version is the runtime's."""
+RUNTIMES = {"openvino": "openvino-genai", "torch": "torch", "server": "vlmfront"}
+"""Name of a built-in runtime -> the distribution whose version is the runtime's."""
 _ARM_CORES = {
     ("0x41", "0xd03"): "Cortex-A53",
     ("0x41", "0xd07"): "Cortex-A57",
@@ -52,7 +53,7 @@ def facts(root: Path = Path("/")) -> Facts:
         machine=platform.machine(),
         model=model(root),
         cpu=cpu(root),
-        memory_bytes=memory_bytes(root),
+        memory_bytes=proc.memory_total_bytes(root / "proc"),
         threads=len(os.sched_getaffinity(0)),
         dtypes=dtypes(root),
         accelerators=accelerators(),
@@ -68,14 +69,16 @@ def boot_id() -> str:
 
 
 def runtimes() -> dict[str, str]:
-    """Name -> version of each runtime that is installed; nothing of it is imported."""
-    found = {}
-    for name, distribution in RUNTIMES.items():
-        try:
-            found[name] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Name -> version of each built-in runtime that is installed; nothing of it is imported."""
+    return {name: found for name, package in RUNTIMES.items() if (found := installed(package))}
+
+
+def installed(distribution: str) -> str:
+    """Its version; empty where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def model(root: Path = Path("/")) -> str:
@@ -90,11 +93,6 @@ def cpu(root: Path = Path("/")) -> str:
     fields = _fields(root / "proc/cpuinfo")
     core = (fields.get("CPU implementer", ""), fields.get("CPU part", ""))
     return fields.get("model name") or _ARM_CORES.get(core) or " ".join(core).strip()
-
-
-def memory_bytes(root: Path = Path("/")) -> int:
-    """The machine's memory (MemTotal)."""
-    return int(_fields(root / "proc/meminfo")["MemTotal"].removesuffix(" kB")) * 1024
 
 
 def dtypes(root: Path = Path("/")) -> tuple[str, ...]:
@@ -160,10 +158,7 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n\t ")
-    except OSError:
-        return ""
+    return text(path).strip("\0\n\t ")
 
 
 def _run(command: Sequence[str]) -> str:

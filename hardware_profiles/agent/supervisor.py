@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import proc
 from hardware_profiles.agent.confine import Confine, plan
 from hardware_profiles.agent.groups import Group
 from hardware_profiles.messages import (
@@ -78,7 +77,7 @@ def run_job(
         Unkillable: a process of the runner outlived SIGKILL.
         Cancelled: after ``cancel`` was set.
     """
-    planned, kills = plan(job, command, confine or Confine()), probes.oom_kills()
+    planned, kills = plan(job, command, confine or Confine()), proc.oom_kills()
     try:
         with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
             asked.write(encode(job).encode() + b"\n")
@@ -248,7 +247,7 @@ def _death(code: int, printed: BinaryIO, kills: int, group: Group | None) -> Job
     if code >= 0:
         return JobFailed("CRASH", f"the runner ended with exit code {code}: {tail}")
     name = signal.Signals(-code).name
-    if name == "SIGKILL" and probes.oom_kills() > kills:
+    if name == "SIGKILL" and proc.oom_kills() > kills:
         return JobFailed("OOM", "the kernel killed the runner (SIGKILL) because memory ran out")
     if name == "SIGXCPU":
         return JobFailed("TIMEOUT", "the runner used up its processor time (RLIMIT_CPU)")
@@ -273,11 +272,5 @@ def _group_lives(runner: "subprocess.Popen[bytes]") -> bool:
 
 
 def _groups(session: int) -> set[int]:
-    """The process groups of a session that have a running process; the fields of ``stat`` are those of proc(5)."""
-    groups = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, group, found = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(found) == session and state not in "ZX":
-                groups.add(int(group))
-    return groups
+    """The process groups of a session that have a running process."""
+    return {one.group for one in proc.processes() if one.session == session and one.runs}

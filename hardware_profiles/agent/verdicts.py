@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from hardware_profiles.agent.machine import TICK_S, Snapshot
+from hardware_profiles.agent.machine import Snapshot
+from hardware_profiles.agent.proc import TICK_S
 from hardware_profiles.agent.sensors import PI_NOW, PI_SINCE_BOOT
 from hardware_profiles.messages import Reading, Timing
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hardware_profiles.agent import probes, supervisor
+from hardware_profiles.agent import proc, supervisor
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.runner import decode_job, explain
 from hardware_profiles.agent.supervisor import Cancelled, run_job
@@ -151,7 +151,7 @@ def test_a_measurement_without_a_timing_is_a_crash(timed_job: Job) -> None:
 
 def test_a_kill_for_memory_is_oom(requests: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     kills = iter((4, 5))
-    monkeypatch.setattr(probes, "oom_kills", lambda: next(kills))
+    monkeypatch.setattr(proc, "oom_kills", lambda: next(kills))
     with pytest.raises(JobFailed, match="OOM: the kernel killed the runner"):
         run_job(job(requests), command=script("import os; os.kill(os.getpid(), 9)"))
 
@@ -306,6 +306,6 @@ def test_probes_read_this_process() -> None:
     import resource
 
     held = bytearray(64 << 20)
-    assert probes.memory_now_bytes() >= len(held)
+    assert proc.memory_now_bytes() >= len(held)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert probes.memory_peak_bytes() == pytest.approx(peak, rel=0.1)
+    assert proc.memory_peak_bytes() == pytest.approx(peak, rel=0.1)

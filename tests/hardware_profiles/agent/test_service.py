@@ -177,7 +177,9 @@ def test_a_host_that_dies_frees_the_device_and_its_late_write_is_stale(
             assert await dead.status(one) == "cancelled"
         assert gone(int(pids.read_text()))
         await dead.refused(409, "STALE_EPOCH", "PUT", f"/v1/jobs/{uuid}/acknowledged")
-        await other.refused(424, "MISSING_BLOBS", "PUT", f"/v1/jobs/{uuid4()}", dump(bundle.job()))  # the image is gone
+        while not agent.heard_of("image deleted"):  # by the worker, once it has ended the job
+            await asyncio.sleep(0.01)
+        await other.refused(424, "MISSING_BLOBS", "PUT", f"/v1/jobs/{uuid4()}", dump(bundle.job()))
         await other.call("DELETE", f"/v1/leases/{other.lease}")
         await dead.take()
         assert (await dead.call("PUT", f"/v1/jobs/{uuid}/acknowledged")).status == 204
