@@ -52,11 +52,11 @@ class Predicted:
 def calibration_of(trials: Iterable[Trial], space: Space, device: Profile, runtime: str) -> Calibration | None:
     """What a run's own trials say of the device: each that was measured there is an anchor; null while they are few.
 
-    Of the processor that most of them ran on.
+    Of the processor that most of them ran on. Trials that deploy the same share one measurement, which counts once.
     """
-    anchors = [anchor for one in trials if (anchor := _anchor(one, space, runtime))]
-    on = Counter(device.processor(runtime, one.work.device)[0] for one in anchors).most_common(1)
-    same = [one for one in anchors if device.processor(runtime, one.work.device)[0] == on[0][0]]
+    anchors = {one.deployed: anchor for one in trials if (anchor := _anchor(one, space, runtime))}
+    on = Counter(device.processor(runtime, one.work.device)[0] for one in anchors.values()).most_common(1)
+    same = [one for one in anchors.values() if device.processor(runtime, one.work.device)[0] == on[0][0]]
     return calibrate(same, device, runtime) if len(same) >= LEAST_ANCHORS else None
 
 
