@@ -191,7 +191,7 @@ def _show(bundle: Path, measured: Measurement) -> None:
         values = [value for timing in timings if (value := getattr(timing, part)) is not None]
         cells = (statistics.median(values), min(values), max(values)) if values else ()
         print(f"{part:<16}" + "".join(f"{cell:9.2f}" for cell in cells))
-    peak, above = measured.memory_peak_bytes, measured.memory_peak_bytes - process.memory_baseline_bytes
+    peak, above = measured.memory_peak_bytes, process.peak_bytes - process.memory_baseline_bytes
     print(f"answer: {timings[0].text!r}")
     print(f"memory: peak {peak / 1e6:.0f} MB, {above / 1e6:.0f} MB above the bare runtime")
     print(f"load: {measured.load_s:.2f} s; first answer: {process.first_ms:.1f} ms")

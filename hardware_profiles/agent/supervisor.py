@@ -169,6 +169,7 @@ class _Said:
             properties={**self._properties, **properties},
             energy_j=None,
             idle_w=None,
+            accelerator_peak_bytes=self._facts.get("accelerator_peak_bytes"),
             **{name: self._facts[name] for name in _PROCESS_FACTS},
         )
 
