@@ -13,6 +13,7 @@ from typing import Any
 
 from hardware_profiles.agent import audit, serve
 from hardware_profiles.agent.identity import Paired
+from hardware_profiles.agent.layout import MOST_SUSTAINED_S
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.agent.state import state_folder
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--image", type=Path, required=True, help="image file to ask about")
     one.add_argument("--question", required=True, help="what to ask; the bundle's prompt goes around it")
     one.add_argument("--answers", type=_answers, default=30, help="timed answers after warm-up (default 30)")
+    one.add_argument(
+        "--sustained", type=_seconds, default=0.0, metavar="SECONDS", help="answer for so long at least: does it slow?"
+    )
     one.add_argument("--field", action="append", default=[], help="NAME=VALUE that hints or exemplars go by")
     one.add_argument("--json", action="store_true", help="print the raw measurement as one line of JSON")
     one.set_defaults(run=_measure)
@@ -103,12 +107,28 @@ def _answers(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= MOST_SUSTAINED_S:
+        raise argparse.ArgumentTypeError(f"0 to {MOST_SUSTAINED_S:g} seconds are expected, not {text!r}")
+    return found
+
+
 def _measure(asked: argparse.Namespace) -> None:
     read_image(asked.image)
     fields = dict(field_of(text) for text in asked.field)
     check_hint(asked.bundle, open_bundle(asked.bundle).manifest.prompt, fields)
     request = Request(id="0", image=str(asked.image.resolve()), question=asked.question, fields=fields)
-    job = Job(kind="measure", bundle=str(asked.bundle.resolve()), requests=(request,), min_answers=asked.answers)
+    job = Job(
+        kind="measure",
+        bundle=str(asked.bundle.resolve()),
+        requests=(request,),
+        min_answers=asked.answers,
+        sustained_s=asked.sustained,
+    )
     measured = measure(job)
     if asked.json:
         print(json.dumps(asdict(measured), separators=(",", ":"), allow_nan=False))
@@ -198,6 +218,8 @@ def _show(bundle: Path, measured: Measurement) -> None:
     energy = "none" if measured.energy_j is None else f"{measured.energy_j:.3g} J an answer"
     source = measured.energy_source.removeprefix("none: ")
     print(f"energy: {energy} ({source})")
+    if process.trend is not None:
+        print(f"sustained: p50 {process.trend - 1:+.1%} from the first minute (or half) to the last")
     print(f"verdict: {measured.verdict}, {measured.mode}{''.join('; ' + reason for reason in measured.reasons)}")
 
 

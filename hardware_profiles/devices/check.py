@@ -20,6 +20,7 @@ from hardware_profiles.messages import Measurement, Request
 from hardware_profiles.profile import Profile
 from hardware_profiles.wire import Hello
 from spaces.canonical import file_digest
+from spaces.errors import BadInput
 
 PATIENCE_S = 15.0
 REPEATS = 3
@@ -67,17 +68,25 @@ class Checked:
 
 
 def check(
-    name: str, bundle: Path | None, *, cancel: Event, waiting: Callable[[str], None], patience_s: float = PATIENCE_S
+    name: str,
+    bundle: Path | None,
+    *,
+    sustained_s: float = 0.0,
+    cancel: Event,
+    waiting: Callable[[str], None],
+    patience_s: float = PATIENCE_S,
 ) -> Checked:
-    """Open a device, look at it and, with a bundle, measure on it.
+    """Open a device, look at it and, with a bundle, measure on it; under load for ``sustained_s`` each time.
 
     Raises:
-        BadInput: the name is unknown, or the folder is no bundle.
+        BadInput: the name is unknown, the folder is no bundle, or there is none to put load on the device with.
         JobFailed: the device does not answer, or cannot run the bundle.
         Cancelled: the event was set.
     """
     if bundle:
         open_bundle(bundle)
+    elif sustained_s:
+        raise BadInput("--sustained needs --bundle FOLDER, which puts the load on the device.")
     device = open_device(name, cancel=cancel, waiting=waiting, patience_s=patience_s)
     try:
         round_trip_ms, skew_s = _round_trip(device)
@@ -88,7 +97,7 @@ def check(
             round_trip_ms=round_trip_ms,
             clock_skew_s=skew_s,
             upload_mb_s=_upload_rate(device, cancel),
-            repeated=_repeat(device, bundle, cancel, waiting) if bundle else None,
+            repeated=_repeat(device, bundle, sustained_s, cancel, waiting) if bundle else None,
         )
     finally:
         device.close()
@@ -120,7 +129,9 @@ def _upload_rate(device: RemoteDevice, cancel: Event) -> float:
         return _UPLOAD_BYTES / 1e6 / (time.perf_counter() - begun)
 
 
-def _repeat(device: RemoteDevice, bundle: Path, cancel: Event, waiting: Callable[[str], None]) -> Repeated:
+def _repeat(
+    device: RemoteDevice, bundle: Path, sustained_s: float, cancel: Event, waiting: Callable[[str], None]
+) -> Repeated:
     from numpy.random import default_rng
     from PIL import Image
 
@@ -133,6 +144,7 @@ def _repeat(device: RemoteDevice, bundle: Path, cancel: Event, waiting: Callable
         measured = []
         for number in range(REPEATS):
             waiting(f"measurement {number + 1} of {REPEATS}")
-            measured.append(device.measure(bundle, asked, cancel=cancel, waiting=waiting))
+            found = device.measure(bundle, asked, sustained_s=sustained_s, cancel=cancel, waiting=waiting)
+            measured.append(found)
     p50 = tuple(statistics.median(timing.e2e_ms for timing in one.timings) for one in measured)
     return Repeated(p50_ms=p50, measurements=tuple(measured))
