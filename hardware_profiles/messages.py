@@ -172,7 +172,7 @@ class Measurement:
 
     Attributes:
         verdict: ``valid``; ``labelled`` (usable, with ``reasons``; so is the best of several attempts that were all
-            disturbed); ``invalid`` (not to be used: the device slept or restarted meanwhile).
+            disturbed); ``invalid`` (not to be used: the device slept meanwhile).
         reasons: why the verdict is not ``valid``; empty where it is.
         mode: ``provisional`` is one process (during search), ``finalist`` at least five.
         energy_source: where the energy comes from (``rapl``, ``nvml``, ``rapl+nvml``, ``ina3221``, ``pmic``), above

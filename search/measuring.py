@@ -181,7 +181,7 @@ def result_of(name: str, measurement: Measurement, shared: int | None, preflight
     if shared is not None:
         labels += (f"deploys the same as trial {shared}, measured once",)
     if preflight:
-        labels += fallbacks(preflight, None)[1]
+        labels += fallbacks(preflight)
     return DeviceResult(state="measured", mode=measurement.mode, shared=shared, labels=labels)
 
 

@@ -107,15 +107,12 @@ def test_latency_refuses_only_what_the_calibrated_low_end_rules_out(tiny_checkpo
     assert PREDICTED == "refused by prediction"
 
 
-def test_a_preflight_ends_a_trial_or_labels_it() -> None:
-    fine = Preflight(device="CPU", operations=7, fallback={})
-    assert fallbacks(fine, 0) == (None, ())
+def test_what_leaves_the_accelerator_is_labelled() -> None:
+    assert fallbacks(Preflight(device="CPU", operations=7, fallback={})) == ()
     left = Preflight(device="HETERO:GPU,CPU", operations=7, fallback={"g: MatMul a": "no", "g: MatMul b": "no"})
-    said = "2 of 7 operations leave HETERO:GPU,CPU (g: MatMul a and 1 more)"
-    assert fallbacks(left, None) == (None, (said,))
-    assert fallbacks(left, 2) == (None, (said,))
-    assert fallbacks(left, 1) == (said, ())
-    assert fallbacks(Preflight(device="CPU", operations=0, fallback={}, reasons=("a", "b")), None) == ("a; b", ())
+    assert fallbacks(left) == ("2 of 7 operations leave HETERO:GPU,CPU (g: MatMul a and 1 more)",)
+    one = Preflight(device="NPU", operations=7, fallback={"g: TopK t": "no"})
+    assert fallbacks(one) == ("1 of 7 operations leave NPU (g: TopK t)",)
 
 
 def test_without_a_device_figures_are_predicted_and_say_so(tiny_checkpoint: Path, tmp_path: Path) -> None:

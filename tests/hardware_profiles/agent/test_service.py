@@ -368,7 +368,7 @@ MALFORMED: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "no JSON": ("PUT", f"/v1/jobs/{uuid4()}", b"{", {}),
     "no job": ("PUT", f"/v1/jobs/{uuid4()}", b"{}", {}),
     "no lease": ("PUT", f"/v1/leases/{uuid4()}", b"[]", {}),
-    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999, "holder": ""}', {}),
+    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999}', {}),
 }
 
 
