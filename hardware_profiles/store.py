@@ -1,4 +1,4 @@
-"""A content-addressed store of files: the host's stage artifacts and, later, an agent's blobs.
+"""A content-addressed store of files: the host's stage artifacts. An agent's blobs: `hardware_profiles.agent.blobs`.
 
 ``blobs/ab/<sha256>`` holds each distinct file once, read-only; ``entries/<key>.json`` says which files an artifact has.
 An entry is written last and by rename, so a process killed at any moment leaves either a whole artifact or none.
@@ -214,11 +214,15 @@ class Store:
         return sha
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a kill at any moment leaves the old content or the new: write, fsync, rename, fsync."""
+def write_atomic(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a text file so that a kill at any moment leaves the old content or the new: write, fsync, rename, fsync.
+
+    ``mode``: its permissions, less the process's umask; 0o600 is for its owner alone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
