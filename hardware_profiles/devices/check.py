@@ -22,8 +22,8 @@ from hardware_profiles.wire import Hello
 from spaces.canonical import file_digest
 from spaces.errors import BadInput
 
-PATIENCE_S = 15.0
-REPEATS = 3
+PATIENCE_S = 15.0  # somebody waits for the command: one lost connection may be tried again, no restart waited for
+REPEATS = 3  # the fewest that have a spread
 _ROUND_TRIPS = 9
 _UPLOAD_BYTES = 16 << 20
 _SIDE = 224  # pixels of the image that is asked about
