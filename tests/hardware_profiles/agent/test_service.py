@@ -281,21 +281,6 @@ def test_a_runner_that_outlives_sigkill_quarantines_the_device(
     assert len(agent.heard_of("quarantined")) == 1
 
 
-def test_a_preflight_is_refused_where_the_agent_cannot_look(
-    agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "PREFLIGHT", "hardware_profiles.no_such_module")
-
-    async def test(service: Service) -> None:
-        host = await ready(service, bundle)
-        uuid = await host.submit(bundle.job(kind="preflight", requests=()))
-        event = (await host.follow(uuid))[-1]
-        assert (event.event, event.content["fault"]) == ("fault", "INVALID_INPUT")
-        assert "no_such_module" in event.content["reason"]
-
-    agent.run(test)
-
-
 def test_a_preflight_that_fails_says_how(agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PREFLIGHT", "json.tool")  # which ends with 2 for a folder
 
@@ -369,6 +354,13 @@ MALFORMED: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "no job": ("PUT", f"/v1/jobs/{uuid4()}", b"{}", {}),
     "no lease": ("PUT", f"/v1/leases/{uuid4()}", b"[]", {}),
     "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999}', {}),
+    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s}' % (b"0" * 400), {}),
+    "a time without end": (
+        "PUT",
+        f"/v1/jobs/{uuid4()}",
+        b'{"kind":"answer","manifest":"","requests":[],"answer_s":1e999}',
+        {},
+    ),
 }
 
 
