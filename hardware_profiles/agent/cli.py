@@ -17,6 +17,7 @@ from hardware_profiles.agent.layout import MOST_SUSTAINED_S
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.agent.state import state_folder
+from hardware_profiles.agent.status import in_words, status
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Job, JobFailed, Measurement, Request, encode
@@ -100,9 +101,15 @@ def _serving(verbs: Any) -> None:
     three.set_defaults(run=_unpair)
     four = verbs.add_parser("paired", help="list the paired hosts", description="List the paired hosts.")
     four.set_defaults(run=_paired)
-    for verb in (one, two, three, four):
+    five = verbs.add_parser(
+        "status",
+        help="show what the agent does, who holds the device and who waits, its disk, paired hosts and versions",
+        description="Show what the agent does. It is not asked, and a measurement is not disturbed.",
+    )
+    five.set_defaults(run=_status)
+    for verb in (one, two, three, four, five):
         verb.add_argument("--state", type=Path, default=None, help="the agent's folder (default $VLMFRONT_AGENT_STATE)")
-    for verb in (one, two, four):
+    for verb in (one, two, four, five):
         verb.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
@@ -201,6 +208,11 @@ def _paired(asked: argparse.Namespace) -> None:
         return
     for peer, host in hosts.items():
         print(f"{host.name:<24} since {host.since}  {peer[:16]}")
+
+
+def _status(asked: argparse.Namespace) -> None:
+    found = status(_state(asked))
+    print(encode(found) if asked.json else in_words(found))
 
 
 def _end(message: str, code: int) -> None:

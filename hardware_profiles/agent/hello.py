@@ -13,14 +13,14 @@ from spaces.errors import BadInput
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    runtimes = {name: found for name in BUILT_IN if (found := _version(RUNTIMES.get(name, "vlmfront")))}
+    runtimes = {name: found for name in BUILT_IN if (found := installed(RUNTIMES.get(name, "vlmfront")))}
     if not servers:
         runtimes.pop("server", None)
     for entry in entry_points(group=GROUP):
         runtimes.setdefault(entry.name, entry.dist.version if entry.dist else "")
     return Hello(
         protocols=PROTOCOLS,
-        agent=_version("vlmfront"),
+        agent=installed("vlmfront"),
         boot_id=boot_id(),
         runtimes=runtimes,
         facts=facts,
@@ -29,8 +29,8 @@ def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     )
 
 
-def _version(distribution: str) -> str:
-    """Empty where it is not installed."""
+def installed(distribution: str) -> str:
+    """The version of a distribution; empty where it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -52,8 +52,8 @@ def replace(settings: dict[str, Any]) -> None:
         vars(serve)["Service"] = partial(service.Service, command=command)
     if "protocols" in settings:
         vars(hello)["PROTOCOLS"] = tuple(settings["protocols"])
-    versions, installed = settings.get("versions", {}), hello._version
-    vars(hello)["_version"] = lambda name: versions.get(name, installed(name))
+    versions, installed = settings.get("versions", {}), hello.installed
+    vars(hello)["installed"] = lambda name: versions.get(name, installed(name))
 
 
 def start(order: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ from hardware_profiles.agent import worker as worker_module
 from hardware_profiles.agent.exchange import Asked
 from hardware_profiles.agent.leases import Leases
 from hardware_profiles.agent.service import Service
+from hardware_profiles.agent.status import LOCK, status
 from hardware_profiles.bundle import Bundle as Sealed
+from hardware_profiles.held import locked
 from hardware_profiles.messages import Answer, JobFailed, Measurement, Request, Unkillable
 from hardware_profiles.wire import Hello, Preflight, WireJob, WireRequest, build, dump, parse
 from tests.hardware_profiles.agent.conftest import FACTS, HANGS, PNG, Agent, Bundle, Host, sha256
@@ -200,6 +202,21 @@ def test_a_lease_runs_out_by_itself(agent: Agent, bundle: Bundle, monkeypatch: p
         assert (await host.follow(uuid))[-1].content["fault"] == "STALE_EPOCH"
 
     agent.run(test, HANGS)
+
+
+def test_status_names_the_job_that_runs_and_counts_the_rest(agent: Agent, bundle: Bundle) -> None:
+    async def test(service: Service) -> None:
+        host = await ready(service, bundle)
+        first = await host.submit(bundle.job())
+        await host.until(first, "phase")
+        await host.submit(bundle.job(min_answers=12))
+        with locked(agent.state / LOCK, exclusive=True):
+            found = await asyncio.to_thread(status, agent.state)
+        assert (found.running, found.queued, found.kept) == (first, 1, 0)
+        assert found.holder == "an unpaired host"
+
+    agent.run(test, HANGS)
+    assert status(agent.state).kept == 2
 
 
 @pytest.mark.parametrize("running", [True, False])
