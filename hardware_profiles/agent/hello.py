@@ -2,15 +2,12 @@
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from uuid import uuid4
 
 from hardware_profiles.agent.facts import boot_id, installed, runtimes
 from hardware_profiles.agent.servers import read_servers
 from hardware_profiles.runtimes import GROUP
 from hardware_profiles.wire import PROTOCOLS, Facts, Hello
 from spaces.errors import BadInput
-
-INSTANCE = str(uuid4())
 
 
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
@@ -25,7 +22,6 @@ def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
         protocols=PROTOCOLS,
         agent=installed("vlmfront"),
         boot_id=boot_id(),
-        instance=INSTANCE,
         runtimes=found,
         facts=facts,
         servers=servers,

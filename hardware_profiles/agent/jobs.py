@@ -114,7 +114,7 @@ class Jobs:
         self._lock = threading.RLock()
         self.changed: Callable[[], None] = lambda: None  # called after every event and change of a job's status
         self._root.mkdir(parents=True, exist_ok=True)
-        self._ledger = _read(self._journal, audit)
+        self._ledger = read_journal(self._journal, audit)
         lost = "the agent restarted" if self._ledger.boot_id in ("", boot_id) else "the device restarted"
         self._ledger.boot_id = boot_id
         remove_images(set().union(*(images_of(folder) for folder in self._root.iterdir())))
@@ -287,7 +287,7 @@ def _submitted(record: Record) -> dict[str, Any]:
     return {"change": "submitted"} | {name: getattr(record, name) for name in ("uuid", "peer", "epoch", "digest")}
 
 
-def _read(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
+def read_journal(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
     """The ledger of a journal. A line that was cut off by a power failure can only be the last."""
     ledger = Ledger()
     lines = journal.read_bytes().split(b"\n") if journal.exists() else [b""]

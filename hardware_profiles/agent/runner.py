@@ -194,12 +194,13 @@ def _measure(job: Job, asker: Asker, session: Session, events: Events, cap: int)
     ended_s = time.monotonic()
     events.send("worked", began_s=began_s, ended_s=ended_s)
     gc.enable()
-    peak = _memory_peak_bytes(session)
+    peak, accelerator = _memory_peak_bytes(session), getattr(session, "accelerator_peak_bytes", lambda: None)()
     if check_sanity(timings, cap):
         session.answer_many(questions[:1])
     for timing in timings:
         events.send("timing", timing=asdict(timing))
-    events.send("done", memory_peak_bytes=peak, properties=dict(session.properties))
+    properties = dict(session.properties)
+    events.send("done", memory_peak_bytes=peak, accelerator_peak_bytes=accelerator, properties=properties)
 
 
 def check_sanity(timings: Sequence[Timing], cap: int) -> bool:

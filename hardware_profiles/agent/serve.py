@@ -17,6 +17,7 @@ from hardware_profiles.agent.identity import TOKEN_S, Tokens
 from hardware_profiles.agent.listener import Listener
 from hardware_profiles.agent.service import Service
 from hardware_profiles.agent.state import SECRETS, VARIABLE
+from hardware_profiles.agent.status import LOCK
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.held import locked
 from hardware_profiles.store import write_atomic
@@ -73,7 +74,7 @@ def serve(state: Path, *, host: str, port: int, disk_bytes: int, ready: Callable
     own = identity(state)
     os.environ[VARIABLE] = str(state)  # where its runners find the servers that they may start
     try:
-        with locked(state / "lock", exclusive=True, wait=False):
+        with locked(state / LOCK, exclusive=True, wait=False):
             groups.make_room()
             _sweep(state)
             asyncio.run(_serve(state, own, host, port, disk_bytes, ready))

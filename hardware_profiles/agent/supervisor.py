@@ -36,6 +36,7 @@ GRACE_S = 2.0  # between SIGTERM and SIGKILL
 GONE_S = 5.0  # within which a killed group must have vanished
 _PROCESS_FACTS = (
     "load_s", "first_ms", "warmup_answers", "memory_peak_bytes", "memory_baseline_bytes", "began_s", "ended_s",
+    "accelerator_peak_bytes",
 )  # fmt: skip
 _TICK_S = 0.1
 _STDERR_TAIL = 600

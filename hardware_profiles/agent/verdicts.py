@@ -160,11 +160,6 @@ def swapped_in(watched: Watched) -> list[str]:
     return [f"{pages} pages were swapped in"] if pages > 0 else []
 
 
-def restarted(watched: Watched) -> list[str]:
-    """The machine is not the same any more."""
-    return ["the machine restarted: its boot id changed"] if watched.before.boot_id != watched.after.boot_id else []
-
-
 def scattered(watched: Watched) -> list[str]:
     """Answers of equally many tokens differ."""
     spread = scatter(watched.timings)
@@ -191,7 +186,6 @@ RULES: tuple[Rule, ...] = (
     Rule(device="all", weight="invalid", says=suspended),
     Rule(device="all", weight="invalid", says=clock_stepped),
     Rule(device="all", weight="invalid", says=swapped_in),
-    Rule(device="all", weight="invalid", says=restarted),
     Rule(device="all", weight="labelled", says=by_agent),
     Rule(device="all", weight="labelled", says=scattered),
     Rule(device="all", weight="labelled", says=grown),
@@ -199,8 +193,8 @@ RULES: tuple[Rule, ...] = (
 
 
 def void(watched: Watched) -> bool:
-    """Whether the answers are of no use at all: the machine slept or restarted meanwhile."""
-    return bool(suspended(watched) or restarted(watched))
+    """Whether the answers are of no use at all: the machine slept meanwhile; a restart leaves none to judge."""
+    return bool(suspended(watched))
 
 
 def scatter(timings: Sequence[Timing]) -> float:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +184,6 @@ class Worker:
 
     def _preflight(self, bundle: Path) -> Preflight:
         """What :func:`hardware_profiles.preflight.preflight` says of a bundle, in a process of its own."""
-        if find_spec(PREFLIGHT) is None:
-            raise JobFailed("INVALID_INPUT", f"this agent has no {PREFLIGHT}; install a newer vlmfront on the device.")
         look = (sys.executable, "-I", "-m", PREFLIGHT, str(bundle))
         planned = plan(Job(kind="answer", bundle=str(bundle), requests=()), look, self._confine)
         try:

@@ -16,7 +16,9 @@ from hardware_profiles.agent import worker as worker_module
 from hardware_profiles.agent.exchange import Asked
 from hardware_profiles.agent.leases import Leases
 from hardware_profiles.agent.service import Service
+from hardware_profiles.agent.status import LOCK, status
 from hardware_profiles.bundle import Bundle as Sealed
+from hardware_profiles.held import locked
 from hardware_profiles.messages import Answer, JobFailed, Measurement, Request, Unkillable
 from hardware_profiles.wire import Hello, Preflight, WireJob, WireRequest, build, dump, parse
 from tests.hardware_profiles.agent.conftest import FACTS, HANGS, PNG, Agent, Bundle, Host, sha256
@@ -204,6 +206,21 @@ def test_a_lease_runs_out_by_itself(agent: Agent, bundle: Bundle, monkeypatch: p
     agent.run(test, HANGS)
 
 
+def test_status_names_the_job_that_runs_and_counts_the_rest(agent: Agent, bundle: Bundle) -> None:
+    async def test(service: Service) -> None:
+        host = await ready(service, bundle)
+        first = await host.submit(bundle.job())
+        await host.until(first, "phase")
+        await host.submit(bundle.job(min_answers=12))
+        with locked(agent.state / LOCK, exclusive=True):
+            found = await asyncio.to_thread(status, agent.state)
+        assert (found.running, found.queued, found.kept) == (first, 1, 0)
+        assert found.holder == "an unpaired host"
+
+    agent.run(test, HANGS)
+    assert status(agent.state).kept == 2
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_job_is_cancelled(agent: Agent, bundle: Bundle, running: bool, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
@@ -283,21 +300,6 @@ def test_a_runner_that_outlives_sigkill_quarantines_the_device(
     assert len(agent.heard_of("quarantined")) == 1
 
 
-def test_a_preflight_is_refused_where_the_agent_cannot_look(
-    agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "PREFLIGHT", "hardware_profiles.no_such_module")
-
-    async def test(service: Service) -> None:
-        host = await ready(service, bundle)
-        uuid = await host.submit(bundle.job(kind="preflight", requests=()))
-        event = (await host.follow(uuid))[-1]
-        assert (event.event, event.content["fault"]) == ("fault", "INVALID_INPUT")
-        assert "no_such_module" in event.content["reason"]
-
-    agent.run(test)
-
-
 def test_a_preflight_that_fails_says_how(agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PREFLIGHT", "json.tool")  # which ends with 2 for a folder
 
@@ -370,8 +372,8 @@ MALFORMED: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "no JSON": ("PUT", f"/v1/jobs/{uuid4()}", b"{", {}),
     "no job": ("PUT", f"/v1/jobs/{uuid4()}", b"{}", {}),
     "no lease": ("PUT", f"/v1/leases/{uuid4()}", b"[]", {}),
-    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999, "holder": ""}', {}),
-    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s, "holder": ""}' % (b"0" * 400), {}),
+    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999}', {}),
+    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s}' % (b"0" * 400), {}),
     "a time without end": (
         "PUT",
         f"/v1/jobs/{uuid4()}",

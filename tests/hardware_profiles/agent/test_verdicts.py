@@ -12,7 +12,7 @@ from hardware_profiles.agent.verdicts import Watched, judge, outliers, trend
 from hardware_profiles.messages import Reading, Timing
 
 Whose = Literal["runner", "agent", "other"]
-QUIET: dict[str, Any] = {"boot_id": "b", "processors": 4}
+QUIET: dict[str, Any] = {"processors": 4}
 
 
 def timing(e2e_ms: float) -> Timing:
@@ -60,7 +60,6 @@ CASES = [
     ("clock", watched({}, {"wall_s": -2.0}), "invalid", "the wall clock jumped by -2.0 s"),
     ("a little slew", watched({}, {"wall_s": 0.02}), "valid", ""),
     ("swap", watched({"swapped_in": 3}, {"swapped_in": 9}), "invalid", "6 pages were swapped in"),
-    ("restart", watched({}, {"boot_id": "c"}), "invalid", "boot id changed"),
     ("CV", watched({}, {}, timings=[timing(10.0), timing(14.0)] * 6), "labelled", "e2e times scatter by"),
     ("growth", watched({}, {}, trend=1.25), "labelled", "grew 1.25 times"),
     ("steady", watched({}, {}, trend=1.02), "valid", ""),
