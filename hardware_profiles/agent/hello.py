@@ -16,9 +16,7 @@ INSTANCE = str(uuid4())
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    found = runtimes()
-    if not servers:
-        found.pop("server", None)
+    found = runtimes() | ({"server": installed("vlmfront")} if servers else {})
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, entry.dist.version if entry.dist else "")
     return Hello(
