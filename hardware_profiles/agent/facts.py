@@ -22,8 +22,8 @@ _FLAGS = {
 }
 """Of `Documentation/arch/x86/cpuinfo` and `Documentation/arch/arm64/elf_hwcaps` in the kernel, as /proc/cpuinfo has
 them: the instructions by which a type is computed natively."""
-RUNTIMES = {"openvino": "openvino-genai", "torch": "torch", "server": "vlmfront"}
-"""Name of a built-in runtime -> the distribution whose version is the runtime's."""
+RUNTIMES = {"openvino": "openvino-genai", "torch": "torch"}
+"""Name of a runtime -> the distribution whose version is the runtime's."""
 _ARM_CORES = {
     ("0x41", "0xd03"): "Cortex-A53",
     ("0x41", "0xd07"): "Cortex-A57",
@@ -69,7 +69,7 @@ def boot_id() -> str:
 
 
 def runtimes() -> dict[str, str]:
-    """Name -> version of each built-in runtime that is installed; nothing of it is imported."""
+    """Name -> version of each runtime that is installed; nothing of it is imported."""
     return {name: found for name, package in RUNTIMES.items() if (found := installed(package))}
 
 

@@ -13,9 +13,7 @@ from spaces.errors import BadInput
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    found = runtimes()
-    if not servers:
-        found.pop("server", None)
+    found = runtimes() | ({"server": installed("vlmfront")} if servers else {})
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, entry.dist.version if entry.dist else "")
     return Hello(
