@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hardware_profiles.headers import check_gguf, check_ir, check_safetensors
+from hardware_profiles.headers import MOST_JSON, check_gguf, check_ir, check_safetensors
 from hardware_profiles.store import write_atomic
 from spaces.canonical import file_digest, read_json
 from spaces.errors import BadInput
@@ -201,6 +201,8 @@ def _check_kind(folder: Path, name: str, files: Mapping[str, FileEntry]) -> None
 
 
 def _names_code(path: Path) -> bool:
+    if path.stat().st_size > MOST_JSON:
+        raise BadInput(f"{path} is larger than {MOST_JSON} bytes; take a model whose configuration is less.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

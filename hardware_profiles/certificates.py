@@ -5,7 +5,6 @@ clock of a board without a battery begins with, to the end of 9999, which RFC 52
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hardware_profiles.held import locked
-from hardware_profiles.store import sync_folder, write_atomic
+from hardware_profiles.store import write_atomic
 from spaces.errors import BadInput
 
+OWNER_ONLY = 0o600  # the permissions of what is secret
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _FROM, _UNTIL = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
 _LEAF_ONLY = {
@@ -61,7 +61,7 @@ def identity_in(folder: Path, owner: str) -> Identity:
     with locked(folder / "lock", exclusive=True):
         if not (key.exists() and certificate.exists()):
             key_pem, certificate_pem = make(owner)
-            write_private(key, key_pem)
+            write_atomic(key, key_pem, OWNER_ONLY)
             write_atomic(certificate, certificate_pem)
     try:
         der = der_of(certificate.read_text(encoding="ascii"))
@@ -120,16 +120,3 @@ def der_of(pem: str) -> bytes:
 def pem_of(der: bytes) -> str:
     """A certificate's DER as PEM."""
     return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM).decode()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read (0600), whole and durable before it has its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)

@@ -14,10 +14,16 @@ from xml.parsers import expat
 from spaces.canonical import distinct
 from spaces.errors import BadInput
 
-MOST_HEADER = 100_000_000  # bytes: MAX_HEADER_SIZE of the format's own reader, safetensors/src/tensor.rs
+MOST_JSON = 4 << 20
+"""Bytes of a safetensors header, of a config file, and of one element of a graph.
+
+The format's own reader takes headers of 100 MB (MAX_HEADER_SIZE, safetensors/src/tensor.rs), which an agent on a small
+board may not have as Python objects: measured, JSON takes up to 33 times its size so. A header of 29 000 tensors fits.
+"""
 MOST_DIMENSIONS = 64  # as NumPy
 MOST_DEPTH = 128  # of a graph's elements
 MOST_COUNT = 1 << 20  # of a GGUF file's tensors, and of its metadata
+_CHUNK = 1 << 20  # bytes
 _SAFETENSORS, _GGUF, _IR = "a safetensors file", "a GGUF file", "an OpenVINO graph"
 _SAFETENSORS_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -45,7 +51,7 @@ def check_safetensors(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as stream:
         length, first = int.from_bytes(stream.read(8), "little"), stream.read(1)
-        if first != b"{" or length > min(MOST_HEADER, size - 8):
+        if first != b"{" or length > min(MOST_JSON, size - 8):
             raise _flaw(path, _SAFETENSORS, f"its header cannot be {length} bytes long and begin with {first!r}")
         text = first + stream.read(length - 1)
     try:
@@ -122,7 +128,11 @@ def check_ir(path: Path) -> None:
     parser.EntityDeclHandler = graph.refuse_doctype
     try:
         with path.open("rb") as stream:
-            parser.ParseFile(stream)
+            while chunk := stream.read(_CHUNK):
+                parser.Parse(chunk)
+                if stream.tell() - parser.CurrentByteIndex > MOST_JSON:  # the parser keeps an element until its end
+                    raise _flaw(path, _IR, f"an element of it is longer than {MOST_JSON} bytes")
+        parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise _flaw(path, _IR, f"it is no XML ({error})") from None
 

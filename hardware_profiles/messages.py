@@ -120,6 +120,8 @@ class Process:
             Not a control group's peak (``properties["memory.group_peak"]``): the kernel charges a file's pages to the
             group that read them first, so that it hangs on what ran before. Measured, five runs of a bundle of 0.3 MB
             on openvino: VmHWM 147 to 148 MB, the group 60 MB, since the libraries were in the page cache already.
+        accelerator_peak_bytes: the most that the runtime took of an accelerator's memory, which no resident size
+            counts (torch: ``max_memory_reserved``, without CUDA's own context); null where it does not say.
         energy_j: joules per timed answer above idle; null where there is no reading.
         idle_w: watts before the process began, which ``energy_j`` is above; null where there is no reading.
         began_s, ended_s: of the timed answers, on the clock of the measurement's trace.
@@ -142,6 +144,12 @@ class Process:
     outliers: tuple[int, ...] = ()
     trend: float | None = None
     disturbed_p50_ms: tuple[float, ...] = ()
+    accelerator_peak_bytes: int | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory in all: of the machine and of an accelerator, although the two may peak at different moments."""
+        return self.memory_peak_bytes + (self.accelerator_peak_bytes or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +172,7 @@ class Measurement:
 
     Attributes:
         verdict: ``valid``; ``labelled`` (usable, with ``reasons``; so is the best of several attempts that were all
-            disturbed); ``invalid`` (not to be used: the device slept or restarted meanwhile).
+            disturbed); ``invalid`` (not to be used: the device slept meanwhile).
         reasons: why the verdict is not ``valid``; empty where it is.
         mode: ``provisional`` is one process (during search), ``finalist`` at least five.
         energy_source: where the energy comes from (``rapl``, ``nvml``, ``rapl+nvml``, ``ina3221``, ``pmic``), above
@@ -197,8 +205,8 @@ class Measurement:
 
     @property
     def memory_peak_bytes(self) -> int:
-        """The largest peak of any process."""
-        return max(process.memory_peak_bytes for process in self.processes)
+        """The largest peak of any process, an accelerator's memory included."""
+        return max(process.peak_bytes for process in self.processes)
 
     @property
     def energy_j(self) -> float | None:

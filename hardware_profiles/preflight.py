@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import proc
 from hardware_profiles.bundle import Bundle, open_bundle
 from hardware_profiles.wire import Preflight, dump
 from spaces.errors import BadInput
@@ -139,7 +139,7 @@ _ASKED: Mapping[str, Callable[[Bundle, str | None], Preflight]] = {"openvino": _
 
 def _too_much(bundle: Bundle) -> Iterator[str]:
     """What the bundle needs and this machine does not have."""
-    weights, total = _weights_bytes(bundle), probes.memory_total_bytes()
+    weights, total = _weights_bytes(bundle), proc.memory_total_bytes()
     if weights > total:
         yield f"its weights are {weights} bytes, and the machine has {total}"
     threads, here = bundle.manifest.execution.threads, len(os.sched_getaffinity(0))

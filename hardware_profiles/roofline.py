@@ -7,17 +7,15 @@ in each phase and its overhead per layer and per call come from anchors, measure
     latency = a roof_vision + b roof_prefill + c roof_decode + d layers + e calls,    a..e >= 0
 """
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hardware_profiles.profile import Processor, Profile
 from spaces.errors import BadInput
 from spaces.work import Phase, Work
 
-SCHEMA = "vlmfront.calibration/1"
 LEAST_ANCHORS = 10
 CONFIDENCE = 0.95
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
@@ -99,7 +97,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What the anchors of one device say of one runtime on one of its processors; kept with the device as JSON."""
+    """What the anchors of one device say of one runtime on one of its processors."""
 
     device: str
     runtime: str
@@ -160,27 +158,6 @@ def predict(work: Work, profile: Profile, runtime: str, calibration: Calibration
         anchored=True,
         calibrated=calibration.latency.encloses(terms) and calibration.memory.encloses(memory_terms),
     )
-
-
-def dump(calibration: Calibration) -> str:
-    """The calibration as JSON."""
-    return json.dumps({"schema": SCHEMA, **asdict(calibration)}, indent=1, allow_nan=False) + "\n"
-
-
-def parse(text: str, where: str) -> Calibration:
-    """The calibration in a JSON text; ``where`` names it in the message.
-
-    Raises:
-        BadInput: it is none.
-    """
-    try:
-        body = json.loads(text)
-        if body.pop("schema") != SCHEMA:
-            raise ValueError("its schema is another one")
-        latency, memory = _fit(body.pop("latency")), _fit(body.pop("memory"))
-        return Calibration(latency=latency, memory=memory, **body)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{where} is no calibration ({error}); calibrate the device again.") from None
 
 
 def roof_ms(phase: Phase, work: Work, unit: Processor, profile: Profile) -> float:
@@ -278,14 +255,3 @@ def _fitted(rows: Sequence[Sequence[float]], figures: Sequence[float]) -> Fit:
         least=tuple(map(float, terms_NK.min(0))),
         most=tuple(map(float, terms_NK.max(0))),
     )
-
-
-def _fit(body: dict[str, Any]) -> Fit:
-    many = ("coefficients", "least", "most")
-    half = body["half_log"]
-    rows = [body[name] for name in many]
-    if not all(isinstance(x, int | float) and math.isfinite(x) for row in rows for x in (*row, half)):
-        raise ValueError("a number is missing")
-    if len({len(row) for row in rows}) != 1:
-        raise ValueError("its terms are not of one number")
-    return Fit(half_log=float(half), **{name: tuple(map(float, row)) for name, row in zip(many, rows, strict=True)})

@@ -1,4 +1,4 @@
-"""A content-addressed store of files: the host's stage artifacts and, later, an agent's blobs.
+"""A content-addressed store of files: the host's stage artifacts. An agent's blobs: `hardware_profiles.agent.blobs`.
 
 ``blobs/ab/<sha256>`` holds each distinct file once, read-only; ``entries/<key>.json`` says which files an artifact has.
 An entry is written last and by rename, so a process killed at any moment leaves either a whole artifact or none.
@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TextIO
@@ -214,11 +215,14 @@ class Store:
         return sha
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a kill at any moment leaves the old content or the new: write, fsync, rename, fsync."""
+def write_atomic(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a text file so that a kill at any moment leaves the old content or the new: write, fsync, rename, fsync.
+
+    ``mode``: its permissions, less the process's umask; 0o600 is for its owner alone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        with open(temporary, "x", encoding="utf-8", opener=partial(os.open, mode=mode)) as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -80,7 +80,6 @@ class Hello:
         protocols: the oldest and the newest version that it speaks.
         agent: version of vlmfront.
         boot_id: of the kernel; another one means that the device restarted.
-        instance: another one means that the agent restarted.
         runtimes: name -> version of each runtime that is installed.
         servers: names of the servers that the device's own configuration can start, for the runtime ``server``.
         disk_free_bytes: that blobs may still take.
@@ -89,7 +88,6 @@ class Hello:
     protocols: tuple[int, int]
     agent: str
     boot_id: str
-    instance: str
     runtimes: Mapping[str, str]
     facts: Facts
     servers: tuple[str, ...] = ()
@@ -110,7 +108,6 @@ class LeaseRequest:
     """``PUT /v1/leases/<uuid>``: take, renew or wait for the device. The uuid is the host's own: a repeat is safe."""
 
     ttl_s: float
-    holder: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ BYTES_PER_MB = 1_000_000
 
 
 def memory_figure(measurement: Measurement) -> Figure:
-    """``memory_peak_mb``: the runner's peak resident memory; null where the measurement is invalid."""
+    """``memory_peak_mb``: peak memory of the runner and on an accelerator; null where the measurement is invalid."""
     if measurement.verdict == "invalid":
         return Figure(value=None)
     return Figure(value=measurement.memory_peak_bytes / BYTES_PER_MB, n=1)
@@ -17,7 +17,7 @@ def memory_above_figure(measurement: Measurement) -> Figure:
     """``memory_above_mb``: the peak above the bare runtime's, of the process where that is most; null where invalid."""
     if measurement.verdict == "invalid":
         return Figure(value=None)
-    above = max(process.memory_peak_bytes - process.memory_baseline_bytes for process in measurement.processes)
+    above = max(process.peak_bytes - process.memory_baseline_bytes for process in measurement.processes)
     return Figure(value=above / BYTES_PER_MB, n=1)
 
 

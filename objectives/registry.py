@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from hardware_profiles.messages import Measurement
-from hardware_profiles.wire import Preflight
 from objectives.abstention import abstention, accuracy_answered
 from objectives.accuracy import accuracy, paired_difference
 from objectives.costs import expected_cost
@@ -45,7 +44,6 @@ class Outcome:
     Attributes:
         samples, answers, scores: the rows of the search split that were scored; scores are in 0..1.
         spread: how far a p50 strays between processes on this device, as a share.
-        preflight: what leaves the device's accelerator.
         on: where a search has several devices, the fields of this outcome that are each device's own.
         unmodified: answers of the candidate's own model as it comes, by id of the row.
     """
@@ -57,7 +55,6 @@ class Outcome:
     size_bytes: int | None = None
     measurement: Measurement | None = None
     spread: float = BETWEEN_PROCESSES
-    preflight: Preflight | None = None
     on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unmodified: Mapping[str, str] | None = None
     retained: Retained | None = None
@@ -173,15 +170,6 @@ def _size(outcome: Outcome) -> Figure:
     return Figure(value=None) if outcome.size_bytes is None else size_figure(outcome.size_bytes)
 
 
-def _fallback(outcome: Outcome) -> Figure:
-    """The share of the deployed graphs' operations that leave the accelerator. Counted, so it has no spread."""
-    looked = outcome.preflight
-    if looked is None or not looked.operations:
-        return Figure(value=None)
-    share = len(looked.fallback) / looked.operations
-    return Figure(value=share, low=share, high=share, n=looked.operations)
-
-
 def _accuracy(outcome: Outcome) -> Figure:
     return accuracy(outcome.scores)
 
@@ -221,7 +209,6 @@ OBJECTIVES: Mapping[str, Objective] = {
         _share("abstention", "Abstention", "min", _abstention),
         _share("accuracy_answered", "Accuracy when answered", "max", _accuracy_answered),
         Definition(name="cost", label="Cost", unit="an item", direction="min", relative=False, derive=_expected_cost),
-        replace(_share("fallback", "Off the accelerator", "min", _fallback), of_device=True),
     )
 }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hardware_profiles.devices.check import Checked
 
 device_app = typer.Typer(help="Target devices: pair, list, check and remove them.", no_args_is_help=True)
+MOST_S = 3600.0  # that an agent keeps a device under load (`hardware_profiles.agent.layout`)
 Name = Annotated[str, typer.Argument(help="The device's name: letters, digits, - and _.")]
 
 
@@ -63,6 +64,10 @@ def list_command(as_json: Json = False) -> None:
 def check_command(
     name: Name,
     bundle: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A bundle to measure three times.")] = None,
+    sustained: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=MOST_S, help="For so long each time, to see if it slows."),
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Show what a device is and has, how fast the way to it is, and with a bundle whether its figures repeat."""
@@ -77,7 +82,11 @@ def check_command(
     errors = Console(stderr=True)
     cancel = Event()
     found = check(
-        name, bundle, cancel=cancel, waiting=lambda told: errors.print(printable(told), markup=False, style="dim")
+        name,
+        bundle,
+        sustained_s=sustained,
+        cancel=cancel,
+        waiting=lambda told: errors.print(printable(told), markup=False, style="dim"),
     )
     if as_json:
         repeated = found.repeated and asdict(found.repeated) | {"spread": found.repeated.spread}
@@ -134,6 +143,7 @@ def _lines(found: "Checked") -> "Iterator[tuple[str, Any]]":
         return
     for p50, one in zip(found.repeated.p50_ms, found.repeated.measurements, strict=True):
         told = "".join(f"; {reason}" for reason in one.reasons)
+        told += "".join(f"; p50 {own.trend - 1:+.1%} from first to last" for own in one.processes if own.trend)
         peak = f"peak {one.memory_peak_bytes / 1e6:.0f} MB"
         energy = f"no energy ({one.energy_source})" if one.energy_j is None else f"{one.energy_j:.3g} J an answer"
         yield "measurement", f"p50 {p50:.2f} ms of {len(one.timings)}, {peak}, {energy}, {one.verdict}{told}"

@@ -76,7 +76,7 @@ class Evaluator:
         self._racing = racing
         self._predicted = predicted
         self._refusing = Refusing(space, self._profiles, limits, lambda: tuple(self._trials.values()))
-        self.measuring = Measuring(run=run, fleet=fleet, task=scorer.task, items=scorer.items, limits=limits)
+        self.measuring = Measuring(run=run, fleet=fleet, items=scorer.items)
         self.answering = Answering(run=run, fleet=fleet, scorer=scorer, stop=fleet.stop)
         self._unmodified = Unmodified(run.path, space, tree)
         self._trials = {trial.number: trial for trial in run.read_trials()}

@@ -92,20 +92,13 @@ def predicted(
     return predict(asked, device, str(choices["runtime"]["name"]), calibration)
 
 
-def fallbacks(found: Preflight, most: int | None) -> tuple[str | None, tuple[str, ...]]:
-    """Why the preflight ends a trial, or null, and the labels for one that goes on.
-
-    A bundle that cannot run at all ends it. So do more than ``most`` operations off the accelerator; where ``most`` is
-    null there is no limit, and a label says how many they are.
-    """
-    if found.reasons:
-        return "; ".join(found.reasons), ()
+def fallbacks(found: Preflight) -> tuple[str, ...]:
+    """The label of a bundle some of whose operations leave the accelerator; none where all of them stay."""
     count = len(found.fallback)
     if not count:
-        return None, ()
-    said = f"{count} of {found.operations} operations leave {found.device} ({next(iter(found.fallback))}"
-    said += f" and {count - 1} more)" if count > 1 else ")"
-    return (said, ()) if most is not None and count > most else (None, (said,))
+        return ()
+    more = f" and {count - 1} more" if count > 1 else ""
+    return (f"{count} of {found.operations} operations leave {found.device} ({next(iter(found.fallback))}{more})",)
 
 
 def candidate_choices(space: Space, candidate: Candidate) -> Choices:

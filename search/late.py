@@ -115,7 +115,7 @@ class Late:
         gone = {"provisional", *(first.reasons if first else ())}
         labels = [*(label for label in before.labels if label not in gone), *found.reasons]
         progress.devices[device] = replace(before, mode=found.mode, labels=tuple(dict.fromkeys(labels)))
-        self._evaluator.measuring.learn(device, found, None, progress)
+        self._evaluator.measuring.learn(device, found, progress)
         return self._finished(trial, progress)
 
     def _measured_late(self, trial: Trial, device: str) -> Trial:

@@ -12,13 +12,10 @@ from hardware_profiles.device import Device
 from hardware_profiles.messages import JobFailed, Measurement, Mode
 from hardware_profiles.wire import Preflight
 from objectives.latency import LEAST_N, between_processes
-from objectives.registry import OBJECTIVES, Outcome
 from objectives.run import RunFolder
-from objectives.task import Task
 from objectives.trial import DeviceResult
 from search.feasibility import fallbacks
 from search.fleet import Fleet, Lost
-from search.limits import Limits, violations
 from search.progress import Progress
 from search.scoring import requests
 from spaces.canonical import digest
@@ -39,19 +36,16 @@ class Found:
 
     result: DeviceResult
     measurement: Measurement | None = None
-    preflight: Preflight | None = None
     waited_s: float = 0.0
 
 
 class Measuring:
     """Measures the bundles of one run. Safe to call from any thread."""
 
-    def __init__(self, *, run: RunFolder, fleet: Fleet, task: Task, items: Sequence[Sample], limits: Limits) -> None:
+    def __init__(self, *, run: RunFolder, fleet: Fleet, items: Sequence[Sample]) -> None:
         self.fleet = fleet
         self.requests = requests(timed_items(items))
         self._run = run
-        self._task = task
-        self._limits = limits
         self._looked: dict[tuple[str, str], Preflight | None] = {}
         self._first: dict[tuple[str, str], int] = {}
         self._unable: dict[tuple[str, str], DeviceResult] = {}
@@ -92,8 +86,10 @@ class Measuring:
         try:
             with self.fleet.turn(name) as device:
                 preflight = self._preflight(device, bundle, manifest)
-                if refusal := self._refusal(name, preflight):
-                    return Found(result=refusal, preflight=preflight)
+                if preflight and preflight.reasons:
+                    why = "; ".join(preflight.reasons)
+                    label = f"cannot run on {name}: {why}"
+                    return Found(result=DeviceResult(state="infeasible", reason=why, labels=(label,)))
                 known = self._run.read_measurement(same, name)
                 if known is None or known.verdict == "invalid":
                     shared = None
@@ -102,7 +98,7 @@ class Measuring:
                 else:
                     shared, waited_s = self._first.get((same, name)), 0.0
             result = result_of(name, known, shared, preflight)
-            found = Found(result=result, measurement=known, preflight=preflight, waited_s=waited_s)
+            found = Found(result=result, measurement=known, waited_s=waited_s)
         except Lost as lost:
             return Found(result=missing(name, lost.reason))
         except JobFailed as error:
@@ -116,12 +112,12 @@ class Measuring:
     def take(self, name: str, found: Found, progress: Progress) -> None:
         """Take in what a device gave of a trial."""
         progress.devices[name] = found.result
-        self.learn(name, found.measurement, found.preflight, progress)
+        self.learn(name, found.measurement, progress)
 
-    def learn(self, name: str, measured: Measurement | None, preflight: Preflight | None, progress: Progress) -> None:
+    def learn(self, name: str, measured: Measurement | None, progress: Progress) -> None:
         """Take in a measurement by a device, and how far its p50 strays there between processes."""
         spread = between_processes([one.measurement for one in self._run.read_references(name)])
-        progress.learn_on(name, measurement=measured, preflight=preflight, spread=spread)
+        progress.learn_on(name, measurement=measured, spread=spread)
 
     def measured(self, device: Device, bundle: Path, mode: Mode, asked: float) -> tuple[Measurement, float]:
         """A measurement by a device whose turn it is, and for how many seconds since ``asked`` it had to wait."""
@@ -146,21 +142,6 @@ class Measuring:
             self._looked[key] = device.preflight(bundle, cancel=self.fleet.stop)
         return self._looked[key]
 
-    def _refusal(self, name: str, preflight: Preflight | None) -> DeviceResult | None:
-        """Why a bundle is not measured: it cannot run there, or more leaves the accelerator than a limit allows."""
-        if preflight is None:
-            return None
-        figure = OBJECTIVES["fallback"].figure(Outcome(task=self._task, preflight=preflight))
-        own = dict.fromkeys(("fallback", f"fallback@{name}"), figure)
-        missed = violations(
-            own, {key: self._limits[key] for key in own if key in self._limits and figure.value is not None}
-        )
-        reasons = preflight.reasons or missed
-        if not reasons:
-            return None
-        why = "; ".join(reasons)
-        return DeviceResult(state="infeasible", reason=why, labels=(f"cannot run on {name}: {why}",), violated=missed)
-
     def _note(self, number: int, same: str, name: str, result: DeviceResult) -> None:
         """Remember a result for trials that deploy the same."""
         if same and result.state == "infeasible":
@@ -181,7 +162,7 @@ def result_of(name: str, measurement: Measurement, shared: int | None, preflight
     if shared is not None:
         labels += (f"deploys the same as trial {shared}, measured once",)
     if preflight:
-        labels += fallbacks(preflight, None)[1]
+        labels += fallbacks(preflight)
     return DeviceResult(state="measured", mode=measurement.mode, shared=shared, labels=labels)
 
 

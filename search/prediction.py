@@ -23,10 +23,9 @@ _MB = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """A device that is only known by its profile; ``calibration`` where it was calibrated when it could be reached."""
+    """A device that is only known by its profile."""
 
     profile: Profile
-    calibration: Calibration | None = None
 
     @property
     def label(self) -> str:
@@ -39,7 +38,7 @@ class Predicted:
         Raises:
             BadInput: the profile lacks figures of the processor that the candidate pins.
         """
-        found = predicted(candidate, space, self.profile, self.calibration)
+        found = predicted(candidate, space, self.profile)
         if found.latency_ms is None:
             runtime = candidate_choices(space, candidate)["runtime"]
             raise BadInput(_lacking(self.profile, str(runtime["name"]), str(runtime.get("device", ""))))
@@ -52,17 +51,15 @@ class Predicted:
 def calibration_of(trials: Iterable[Trial], space: Space, device: Profile, runtime: str) -> Calibration | None:
     """What a run's own trials say of the device: each that was measured there is an anchor; null while they are few.
 
-    Of the processor that most of them ran on.
+    Of the processor that most of them ran on. Trials that deploy the same share one measurement, which counts once.
     """
-    anchors = [anchor for one in trials if (anchor := _anchor(one, space, runtime))]
-    on = Counter(device.processor(runtime, one.work.device)[0] for one in anchors).most_common(1)
-    same = [one for one in anchors if device.processor(runtime, one.work.device)[0] == on[0][0]]
+    anchors = {one.deployed: anchor for one in trials if (anchor := _anchor(one, space, runtime))}
+    on = Counter(device.processor(runtime, one.work.device)[0] for one in anchors.values()).most_common(1)
+    same = [one for one in anchors.values() if device.processor(runtime, one.work.device)[0] == on[0][0]]
     return calibrate(same, device, runtime) if len(same) >= LEAST_ANCHORS else None
 
 
-def predicted_device(
-    name: str, runtimes: tuple[str, ...], calibration: Calibration | None = None, devices: tuple[str, ...] = ("",)
-) -> Predicted:
+def predicted_device(name: str, runtimes: tuple[str, ...], devices: tuple[str, ...] = ("",)) -> Predicted:
     """The stand-in for the device of this profile: a built-in one's name, or a YAML file.
 
     ``runtimes`` and ``devices`` are the values that ``runtime.name`` and ``runtime.device`` have in the space.
@@ -72,9 +69,9 @@ def predicted_device(
     """
     profile = named(name)
     for runtime, device in product(runtimes, devices):
-        if calibration is None and not bounded(profile.processor(runtime, device)[1]):
+        if not bounded(profile.processor(runtime, device)[1]):
             raise BadInput(_lacking(profile, runtime, device))
-    return Predicted(profile=profile, calibration=calibration)
+    return Predicted(profile=profile)
 
 
 def _lacking(profile: Profile, runtime: str, device: str) -> str:

@@ -99,7 +99,8 @@ def prepare(
     before = _before(folder, resume)
     owner = str(before.get("id") or uuid4())
     predicted = _predicted(config, space)
-    fleet = Fleet(config.targets.names, Gate(), Event(), owner)
+    names = (predicted.profile.name,) if predicted else config.targets.names
+    fleet = Fleet(names, Gate(), Event(), owner)
     fleet.says = says
     try:
         devices = stand_in(predicted) if predicted else open_all(fleet, before.get("devices", {}))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hardware_profiles.agent.supervisor import Heard
+from hardware_profiles.agent.trace import LEAST_S
 from hardware_profiles.messages import Job, Request
 
 LISTINGS = Path(__file__).parent / "hardware_profiles" / "agent" / "sensors"
@@ -93,7 +94,7 @@ def timed_job(tmp_path: Path) -> Job:
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle power and cool-down are waited for briefly, and so is a power sensor."""
-    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 0.1)
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_S", dict.fromkeys(LEAST_S, 0.1))
     monkeypatch.setattr("hardware_profiles.agent.measure.IDLE_S", 0.15)
     monkeypatch.setattr("hardware_profiles.agent.measure.COOL_S", 0.2)
     monkeypatch.setattr("hardware_profiles.agent.measure.BUSY_S", 0.2)

@@ -119,9 +119,7 @@ class Double:
             sensors={"temperature": "none: a double"},
             isolation={"user": "none: a double"},
         )
-        self.hello = Hello(
-            protocols=PROTOCOLS, agent="0.1.0", boot_id=name, instance=name, runtimes={"openvino": "1"}, facts=facts
-        )
+        self.hello = Hello(protocols=PROTOCOLS, agent="0.1.0", boot_id=name, runtimes={"openvino": "1"}, facts=facts)
 
     def measure(
         self,

@@ -168,7 +168,7 @@ class Target:
 
     def _begin(self) -> None:
         """Take the lease anew and have a job run."""
-        status, body = self.ask("PUT", f"/v1/leases/{LEASE}", b'{"ttl_s": 120, "holder": "test"}')
+        status, body = self.ask("PUT", f"/v1/leases/{LEASE}", b'{"ttl_s": 120}')
         assert status == 200, body
         self._epoch = str(json.loads(body)["epoch"])
         self.upload(*FILES.values(), PNG)

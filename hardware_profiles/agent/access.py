@@ -14,7 +14,14 @@ from hardware_profiles.certificates import Identity, der_of
 from hardware_profiles.wire import Malformed, PairRequest, Problem, parse
 
 MOST_WRONG = 5
+MOST_DETAIL = 200  # characters of what a stranger sent
 WINDOW_S = 60.0
+MOST_LINES, LINE_S = 100, 60.0
+"""Lines of the audit log that strangers cause in one go, and seconds until they may cause one more.
+
+They would push the owner's own lines out of it otherwise: at this pace that takes a week, and the event loop, on which
+they are written, notices nothing of it.
+"""
 _MOST_REMEMBERED = 1000  # wrong tries of all addresses in a window; beyond that nobody may try
 
 
@@ -30,6 +37,7 @@ class Access:
         self._state, self._now = state, now
         self._tokens, self._paired = Tokens(state), Paired(state)
         self._wrong: deque[tuple[float, str]] = deque()
+        self._lines, self._noted, self._unsaid = float(MOST_LINES), now(), 0
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.minimum_version = ssl.TLSVersion.TLSv1_3
         self.tls.verify_mode = ssl.CERT_OPTIONAL
@@ -63,7 +71,7 @@ class Access:
             raise refused(401, "UNAUTHENTICATED", message)
         peer = self._paired.add(asked.name, asked.certificate)
         self.tls.load_verify_locations(cadata=asked.certificate)
-        self.note("paired", address, f"{asked.name} {peer}")
+        audit.note(self._state, "paired", peer=address, detail=f"{asked.name} {peer}")
 
     def refusal(self, address: str, call: str) -> Refused:
         """What a host that is not paired hears of any other call."""
@@ -71,8 +79,15 @@ class Access:
         return refused(401, "UNAUTHENTICATED", "this host is not paired with the device: vlmfront device add")
 
     def note(self, event: str, address: str, detail: str = "") -> None:
-        """A line of the audit log."""
-        audit.note(self._state, event, peer=address, detail=detail)
+        """A line of the audit log about a stranger; or one more of those that the next line counts."""
+        since, self._noted = self._noted, self._now()
+        self._lines = min(MOST_LINES, self._lines + (self._noted - since) / LINE_S)
+        if self._lines < 1:
+            self._unsaid += 1
+            return
+        more = f"; {self._unsaid} lines were left out before this one" if self._unsaid else ""
+        self._lines, self._unsaid = self._lines - 1, 0
+        audit.note(self._state, event, peer=address, detail=f"{detail[:MOST_DETAIL]}{more}")
 
     def _hold_back(self, address: str) -> None:
         while self._wrong and self._wrong[0][0] <= self._now() - WINDOW_S:

@@ -4,6 +4,9 @@ A digest is the only name that reaches the file system. Bytes are appended where
 refused: so two connections that send the same blob, one of them perhaps long dead, cannot spoil it. Parts are not
 fsynced before they are whole: what a power failure does to them is found by the digest, and sent again.
 
+Not a `hardware_profiles.store.Store`: that one takes whole artifacts in, of files that go by name, and several
+processes share it. Here one process has the folder, bytes come in pieces over days, and room is promised before any do.
+
 Whoever starts a blob says how long it will be, and that much is set aside until it is whole or the lease ends. Where
 there is no room, blobs that no job needs go first, the one that was used longest ago before the others.
 """

@@ -13,9 +13,11 @@ from typing import Any
 
 from hardware_profiles.agent import audit, serve
 from hardware_profiles.agent.identity import Paired
+from hardware_profiles.agent.layout import MOST_SUSTAINED_S
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.agent.state import state_folder
+from hardware_profiles.agent.status import in_words, status
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Job, JobFailed, Measurement, Request, encode
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--image", type=Path, required=True, help="image file to ask about")
     one.add_argument("--question", required=True, help="what to ask; the bundle's prompt goes around it")
     one.add_argument("--answers", type=_answers, default=30, help="timed answers after warm-up (default 30)")
+    one.add_argument(
+        "--sustained", type=_seconds, default=0.0, metavar="SECONDS", help="answer for so long at least: does it slow?"
+    )
     one.add_argument("--field", action="append", default=[], help="NAME=VALUE that hints or exemplars go by")
     one.add_argument("--json", action="store_true", help="print the raw measurement as one line of JSON")
     one.set_defaults(run=_measure)
@@ -96,9 +101,15 @@ def _serving(verbs: Any) -> None:
     three.set_defaults(run=_unpair)
     four = verbs.add_parser("paired", help="list the paired hosts", description="List the paired hosts.")
     four.set_defaults(run=_paired)
-    for verb in (one, two, three, four):
+    five = verbs.add_parser(
+        "status",
+        help="show what the agent does, who holds the device and who waits, its disk, paired hosts and versions",
+        description="Show what the agent does. It is not asked, and a measurement is not disturbed.",
+    )
+    five.set_defaults(run=_status)
+    for verb in (one, two, three, four, five):
         verb.add_argument("--state", type=Path, default=None, help="the agent's folder (default $VLMFRONT_AGENT_STATE)")
-    for verb in (one, two, four):
+    for verb in (one, two, four, five):
         verb.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
@@ -108,12 +119,28 @@ def _answers(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= MOST_SUSTAINED_S:
+        raise argparse.ArgumentTypeError(f"0 to {MOST_SUSTAINED_S:g} seconds are expected, not {text!r}")
+    return found
+
+
 def _measure(asked: argparse.Namespace) -> None:
     read_image(asked.image)
     fields = dict(field_of(text) for text in asked.field)
     check_hint(asked.bundle, open_bundle(asked.bundle).manifest.prompt, fields)
     request = Request(id="0", image=str(asked.image.resolve()), question=asked.question, fields=fields)
-    job = Job(kind="measure", bundle=str(asked.bundle.resolve()), requests=(request,), min_answers=asked.answers)
+    job = Job(
+        kind="measure",
+        bundle=str(asked.bundle.resolve()),
+        requests=(request,),
+        min_answers=asked.answers,
+        sustained_s=asked.sustained,
+    )
     measured = measure(job)
     if asked.json:
         print(json.dumps(asdict(measured), separators=(",", ":"), allow_nan=False))
@@ -183,6 +210,11 @@ def _paired(asked: argparse.Namespace) -> None:
         print(f"{host.name:<24} since {host.since}  {peer[:16]}")
 
 
+def _status(asked: argparse.Namespace) -> None:
+    found = status(_state(asked))
+    print(encode(found) if asked.json else in_words(found))
+
+
 def _end(message: str, code: int) -> None:
     print(f"vlmfront-agent: {message}", file=sys.stderr)
     sys.exit(code)
@@ -196,13 +228,15 @@ def _show(bundle: Path, measured: Measurement) -> None:
         values = [value for timing in timings if (value := getattr(timing, part)) is not None]
         cells = (statistics.median(values), min(values), max(values)) if values else ()
         print(f"{part:<16}" + "".join(f"{cell:9.2f}" for cell in cells))
-    peak, above = measured.memory_peak_bytes, measured.memory_peak_bytes - process.memory_baseline_bytes
+    peak, above = measured.memory_peak_bytes, process.peak_bytes - process.memory_baseline_bytes
     print(f"answer: {timings[0].text!r}")
     print(f"memory: peak {peak / 1e6:.0f} MB, {above / 1e6:.0f} MB above the bare runtime")
     print(f"load: {measured.load_s:.2f} s; first answer: {process.first_ms:.1f} ms")
     energy = "none" if measured.energy_j is None else f"{measured.energy_j:.3g} J an answer"
     source = measured.energy_source.removeprefix("none: ")
     print(f"energy: {energy} ({source})")
+    if process.trend is not None:
+        print(f"sustained: p50 {process.trend - 1:+.1%} from the first minute (or half) to the last")
     print(f"verdict: {measured.verdict}, {measured.mode}{''.join('; ' + reason for reason in measured.reasons)}")
 
 

@@ -11,13 +11,13 @@ import pwd
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent import groups, probes, servers
+from hardware_profiles.agent import groups, proc, servers
 from hardware_profiles.messages import Job
 
 JAIL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("jail.py")))
@@ -26,7 +26,6 @@ USERS = ("vlmfront-runner", "nobody")  # the first of them that exists
 RESERVE = 0.05  # of the machine's memory stays the agent's, and 256 MiB at least: the agent must outlive its runner
 LEAST_RESERVE = 256 << 20
 MOST_WRITTEN = 4 << 30  # bytes of one file that a runner may write: what it prints must not fill the disk
-SECRETS = ("identity", "paired", "tokens")  # folders of an agent's state that no runner may look into
 _KEPT = {"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 _KEPT_PREFIXES = ("LC_", "OMP_", "KMP_", "MKL_", "TBB_", "GOMP_", "CUDA_", "NVIDIA_", "OPENVINO_", "OV_", "ZE_")
 _SETTINGS: Mapping[str, Any] = {
@@ -46,7 +45,7 @@ class Confine:
 
     Attributes:
         memory_bytes: limit of the runner's memory; null is what the machine has to spare.
-        hidden: folders of secrets, empty for the runner: the agent's keys.
+        hidden: folders of which a runner sees what its job needs and nothing else: the agent's state.
         users: of a root agent, whom the runner becomes: the first that exists.
     """
 
@@ -70,12 +69,16 @@ def plan(job: Job, command: Sequence[str], confine: Confine) -> Plan:
     limit = spare_bytes() if confine.memory_bytes is None else confine.memory_bytes
     layout, why = groups.find()
     group = groups.Group(layout, limit) if layout else None
-    namespaces, bundle = _namespaces(), Path(job.bundle)
-    user, whose = _user(confine.users, [bundle, *(Path(request.image) for request in job.requests)])
+    namespaces = _namespaces()
+    needed = [Path(job.bundle), *(Path(request.image) for request in job.requests)]
+    folders = {path if path.is_dir() else path.parent for path in (*needed, *_code())}
+    shown = {folder for folder in folders if _is_below(folder, confine.hidden)}
+    passed = {above for folder in shown for above in folder.parents if _is_below(above, confine.hidden)}
+    user, whose = _user(confine.users, needed, passed.union(confine.hidden))
     settings: dict[str, Any] = {
         "groups": [str(folder) for folder in group.folders] if group else [],
         "namespaces": namespaces,
-        "read_only": [str(bundle)] if bundle.is_dir() else [],
+        "read_only": sorted(str(folder) for folder in {*shown, Path(job.bundle)} if folder.is_dir()),
         "hidden": [str(folder) for folder in confine.hidden if folder.is_dir()],
         "limits": {
             "RLIMIT_CORE": 0,
@@ -96,15 +99,18 @@ def plan(job: Job, command: Sequence[str], confine: Confine) -> Plan:
     )
 
 
-def describe(users: Sequence[str] = USERS) -> dict[str, str]:
-    """The ``isolation`` of :class:`hardware_profiles.wire.Facts`: each thing, and how; or ``none: `` and why not."""
+def describe(state: Path, users: Sequence[str] = USERS) -> dict[str, str]:
+    """The ``isolation`` of :class:`hardware_profiles.wire.Facts`: each thing, and how; or ``none: `` and why not.
+
+    ``state``: the agent's folder, in which the files of jobs are.
+    """
     namespaces, (layout, why) = _namespaces(), groups.find()
     kinds = "network and mount namespaces" + (" in a user namespace" if "user" in namespaces else "")
     refused = "none: the kernel refuses new namespaces to this user"
     return {
-        "user": _user(users, [])[1],
+        "user": _user(users, [state], (state,))[1],
         "network": f"none reachable but its own loopback ({kinds})" if namespaces else refused,
-        "files": f"the bundle is read-only, the agent's keys are hidden ({kinds})" if namespaces else refused,
+        "files": f"of the agent's folder only the job's own, read-only ({kinds})" if namespaces else refused,
         "memory": f"cgroup v{layout.version}, {spare_bytes() >> 20} MiB now" if layout else f"none: {why}",
         "processes": f"at most {groups.MOST_TASKS}, cgroup v{layout.version}" if layout else f"none: {why}",
         "time": "a deadline for each phase, RLIMIT_CPU",
@@ -114,8 +120,8 @@ def describe(users: Sequence[str] = USERS) -> dict[str, str]:
 
 def spare_bytes() -> int:
     """The memory that a runner may take: what is available less what the agent keeps."""
-    reserve = max(LEAST_RESERVE, int(probes.memory_total_bytes() * RESERVE))
-    return max(64 << 20, probes.memory_available_bytes() - reserve)
+    reserve = max(LEAST_RESERVE, int(proc.memory_total_bytes() * RESERVE))
+    return max(64 << 20, proc.memory_available_bytes() - reserve)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -139,20 +145,31 @@ def _namespaces() -> tuple[str, ...]:
     return ()
 
 
-def _user(users: Sequence[str], paths: Iterable[Path]) -> tuple[tuple[int, int] | None, str]:
+def _code() -> list[Path]:
+    """Where the runner's program is."""
+    folders = (sys.prefix, sys.base_prefix, *filter(None, sys.path))
+    return [Path(sys.executable), Path(sys.executable).resolve(), *map(Path, folders)]
+
+
+def _is_below(path: Path, folders: Iterable[Path]) -> bool:
+    return any(folder in path.parents for folder in folders)
+
+
+def _user(
+    users: Sequence[str], paths: Iterable[Path], passed: Collection[Path]
+) -> tuple[tuple[int, int, list[int]] | None, str]:
     """Whom the runner becomes, and who that is in words; null where it stays what the agent is, and why."""
     if os.getuid() != 0:
         return None, f"the agent's own (uid {os.getuid()}), which is not root"
     found = [pwd.getpwnam(name) for name in users if _exists(name)]
     if not found:
-        return None, f"none: there is no user {' or '.join(users)}; the runner is root"
+        return None, f"none: there is no user {' or '.join(users)}; the runner is root without its capabilities"
     one = found[0]
-    needed = [Path(sys.executable), Path(sys.executable).resolve(), *map(Path, filter(None, sys.path)), *paths]
-    for path in needed:
-        closed = unreadable(path, one.pw_uid, one.pw_gid)
+    for path in (*_code(), *paths):
+        closed = unreadable(path, one.pw_uid, one.pw_gid, passed)
         if closed:
-            return None, f"none: {one.pw_name} may not read {closed}; the runner is root"
-    return (one.pw_uid, one.pw_gid), one.pw_name
+            return None, f"none: {one.pw_name} may not read {closed}; the runner is root without its capabilities"
+    return (one.pw_uid, one.pw_gid, os.getgrouplist(one.pw_name, one.pw_gid)), one.pw_name
 
 
 def _exists(name: str) -> bool:
@@ -163,12 +180,15 @@ def _exists(name: str) -> bool:
     return True
 
 
-def unreadable(path: Path, uid: int, gid: int) -> Path | None:
+def unreadable(path: Path, uid: int, gid: int, passed: Collection[Path] = ()) -> Path | None:
     """The first of a path and its parents that this user may not enter or read, by mode alone; null if there is none.
 
-    What does not exist counts as readable: the runner says better what is missing.
+    What does not exist counts as readable: the runner says better what is missing. So does a folder that is ``passed``:
+    in its place the jail makes one that anybody may enter.
     """
     for one in (*reversed(path.parents), path):
+        if one in passed:
+            continue
         try:
             found = one.stat()
         except FileNotFoundError:

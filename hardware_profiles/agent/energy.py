@@ -100,7 +100,7 @@ def meters(root: Path, gpus: Any = None) -> tuple[list[Meter], str]:
 
 def _rapl(root: Path) -> tuple[list[Meter], str]:
     zones = [zone for zone in entries(root / RAPL_ZONES) if _PACKAGE.fullmatch(zone.name)]
-    zones = [zone for zone in zones if (first_line(zone / "name") or "").startswith("package-")]
+    zones = [zone for zone in zones if first_line(zone / "name").startswith("package-")]
     if not zones:
         return [], "this machine has no RAPL counter, no VDD_IN, no PMIC and no NVML that can be read"
     found: list[Meter] = []

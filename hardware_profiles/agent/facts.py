@@ -10,8 +10,10 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from hardware_profiles.agent import confine
+from hardware_profiles.agent import confine, proc
+from hardware_profiles.agent.files import text
 from hardware_profiles.agent.sensors import Sensors
+from hardware_profiles.agent.state import state_folder
 from hardware_profiles.wire import Facts
 
 _FLAGS = {
@@ -51,13 +53,13 @@ def facts(root: Path = Path("/")) -> Facts:
         machine=platform.machine(),
         model=model(root),
         cpu=cpu(root),
-        memory_bytes=memory_bytes(root),
+        memory_bytes=proc.memory_total_bytes(root / "proc"),
         threads=len(os.sched_getaffinity(0)),
         dtypes=dtypes(root),
         accelerators=accelerators(),
         sensors=Sensors(root).describe(),
         platform=settings(root),
-        isolation=confine.describe(),
+        isolation=confine.describe(state_folder()),
     )
 
 
@@ -68,13 +70,15 @@ def boot_id() -> str:
 
 def runtimes() -> dict[str, str]:
     """Name -> version of each runtime that is installed; nothing of it is imported."""
-    found = {}
-    for name, distribution in RUNTIMES.items():
-        try:
-            found[name] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name, package in RUNTIMES.items() if (found := installed(package))}
+
+
+def installed(distribution: str) -> str:
+    """Its version; empty where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def model(root: Path = Path("/")) -> str:
@@ -89,11 +93,6 @@ def cpu(root: Path = Path("/")) -> str:
     fields = _fields(root / "proc/cpuinfo")
     core = (fields.get("CPU implementer", ""), fields.get("CPU part", ""))
     return fields.get("model name") or _ARM_CORES.get(core) or " ".join(core).strip()
-
-
-def memory_bytes(root: Path = Path("/")) -> int:
-    """The machine's memory (MemTotal)."""
-    return int(_fields(root / "proc/meminfo")["MemTotal"].removesuffix(" kB")) * 1024
 
 
 def dtypes(root: Path = Path("/")) -> tuple[str, ...]:
@@ -159,10 +158,7 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n\t ")
-    except OSError:
-        return ""
+    return text(path).strip("\0\n\t ")
 
 
 def _run(command: Sequence[str]) -> str:

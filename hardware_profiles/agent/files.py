@@ -6,20 +6,23 @@ from pathlib import Path
 TOOL_S = 2.0  # that a board's own tool may take
 
 
-def first_line(path: Path) -> str | None:
-    """The first line of a file; null where it cannot be read."""
+def text(path: Path) -> str:
+    """What is in a file; empty where it cannot be read."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    return lines[0].strip() if lines else ""
+        return ""
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file; empty where it cannot be read."""
+    return text(path).partition("\n")[0].strip()
 
 
 def number(path: Path) -> int | None:
     """The whole number in a file; null where there is none."""
-    text = first_line(path)
     try:
-        return int(text) if text is not None else None
+        return int(first_line(path))
     except ValueError:
         return None
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from hardware_profiles.agent.files import text
+
 ROOT = Path("/sys/fs/cgroup")
 MOST_TASKS = 1024  # processes and threads of a runner
 _numbers = itertools.count()
@@ -59,10 +61,8 @@ class Group:
     @property
     def oom_kills(self) -> int:
         """How many of its processes the kernel killed for memory."""
-        with contextlib.suppress(OSError, ValueError):
-            text = (self.folders[0] / ("memory.events" if self._v2 else "memory.oom_control")).read_text()
-            return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill "))
-        return 0
+        lines = text(self.folders[0] / ("memory.events" if self._v2 else "memory.oom_control")).splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
     def remove(self) -> None:
         """Remove the group. What was killed takes a moment to leave it."""
@@ -96,25 +96,39 @@ def find() -> tuple[Layout | None, str]:
     return None, reason
 
 
+def make_room() -> None:
+    """Let groups be made beside this process, where v2 has given it a group of its own: systemd's ``Delegate=yes``.
+
+    v2 limits groups whose parent holds no process ("no internal processes", cgroup-v2.rst), so this one moves into a
+    leaf first. A group that others are in as well is nobody's to change, and stays as it is.
+    """
+    inside = _inside()
+    own = ROOT / inside.get("", "")
+    if "memory" in inside or own == ROOT or text(own / "cgroup.procs").split() != [str(os.getpid())]:
+        return
+    with contextlib.suppress(OSError):
+        leaf = own / "agent"
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+        for controller in ("memory", "pids"):
+            if controller in text(own / "cgroup.controllers").split():
+                (own / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _inside() -> dict[str, str]:
+    """Controller -> this process's group; that of v2 has no controller's name."""
+    lines = [line.split(":", 2) for line in text(Path("/proc/self/cgroup")).splitlines()]
+    return {controller: path.lstrip("/") for _, names, path in lines for controller in names.split(",")}
+
+
 def _candidates() -> Iterator[Layout]:
     """v1 where it has the memory controller; v2 below our own group, then beside it, where processes may not be."""
-    try:
-        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return
-    inside = {controller: path.lstrip("/") for _, names, path in lines for controller in names.split(",")}
+    inside = _inside()
     if "memory" in inside:
         memory, pids = (ROOT / name / inside.get(name, "") for name in ("memory", "pids"))
         yield Layout(version=1, folders=(memory, pids) if "pids" in inside else (memory,))
     elif "" in inside:
         own = ROOT / inside[""]
         for parent in (own, own.parent) if own != ROOT else (own,):
-            if "memory" in _text(parent / "cgroup.subtree_control").split():
+            if "memory" in text(parent / "cgroup.subtree_control").split():
                 yield Layout(version=2, folders=(parent,))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -1,44 +1,30 @@
 """What the agent says of itself and of what is installed beside it."""
 
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
-from uuid import uuid4
 
-from hardware_profiles.agent.facts import RUNTIMES, boot_id
+from hardware_profiles.agent.facts import boot_id, installed, runtimes
 from hardware_profiles.agent.servers import read_servers
-from hardware_profiles.runtimes import BUILT_IN, GROUP
+from hardware_profiles.runtimes import GROUP
 from hardware_profiles.wire import PROTOCOLS, Facts, Hello
 from spaces.errors import BadInput
-
-INSTANCE = str(uuid4())
 
 
 def hello(state: Path, facts: Facts, disk_free_bytes: int) -> Hello:
     """The agent whose folder is ``state``; looks at what is installed now, and imports none of it."""
     servers = _servers(state)
-    runtimes = {name: found for name in BUILT_IN if (found := _version(RUNTIMES.get(name, "vlmfront")))}
-    if not servers:
-        runtimes.pop("server", None)
+    found = runtimes() | ({"server": installed("vlmfront")} if servers else {})
     for entry in entry_points(group=GROUP):
-        runtimes.setdefault(entry.name, entry.dist.version if entry.dist else "")
+        found.setdefault(entry.name, entry.dist.version if entry.dist else "")
     return Hello(
         protocols=PROTOCOLS,
-        agent=_version("vlmfront"),
+        agent=installed("vlmfront"),
         boot_id=boot_id(),
-        instance=INSTANCE,
-        runtimes=runtimes,
+        runtimes=found,
         facts=facts,
         servers=servers,
         disk_free_bytes=disk_free_bytes,
     )
-
-
-def _version(distribution: str) -> str:
-    """Empty where it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
 
 
 def _servers(state: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -107,14 +108,13 @@ class Jobs:
 
         ``remove_images`` is told the digests of images that no job needs any more, before their job's links to them go.
         """
-        self._journal = state / "journal.jsonl"
-        self._root = state / "jobs"
+        self._journal, self._root = state / "journal.jsonl", state / "jobs"
         self._remove_images = remove_images
         self._audit = audit
         self._lock = threading.RLock()
         self.changed: Callable[[], None] = lambda: None  # called after every event and change of a job's status
         self._root.mkdir(parents=True, exist_ok=True)
-        self._ledger = _read(self._journal, audit)
+        self._ledger = read_journal(self._journal, audit)
         lost = "the agent restarted" if self._ledger.boot_id in ("", boot_id) else "the device restarted"
         self._ledger.boot_id = boot_id
         remove_images(set().union(*(images_of(folder) for folder in self._root.iterdir())))
@@ -157,14 +157,16 @@ class Jobs:
             return set().union(*(one.order.blobs for one in self._ledger.jobs.values() if one.order))
 
     def submit(self, record: Record) -> None:
-        """Take a job in. Past ``MOST_KEPT``, the oldest one that is over makes room.
+        """Take a job in. Past ``MOST_KEPT``, the oldest that is over makes room, of the host that has the most here.
 
         Raises:
             Refused: there is no room for it in the table, or none on the disk.
         """
         with self._lock:
             if len(self._ledger.jobs) >= MOST_KEPT:
-                oldest = next((one for one in self._ledger.jobs.values() if one.over), None)
+                kept = [*self._ledger.jobs.values(), record]
+                most = Counter(one.peer for one in reversed(kept)).most_common(1)[0][0]  # of equal ones, its own
+                oldest = next((one for one in kept if one.over and one.peer == most), None)
                 if oldest is None:
                     raise refused(507, "NO_SPACE", f"{MOST_KEPT} jobs wait already.")
                 self._audit("result dropped", f"job {oldest.uuid} of {oldest.peer[:16]}: nobody acknowledged it")
@@ -282,11 +284,10 @@ def _add(path: Path, line: bytes) -> None:
 
 
 def _submitted(record: Record) -> dict[str, Any]:
-    kept = {name: getattr(record, name) for name in ("uuid", "peer", "epoch", "digest")}
-    return {"change": "submitted", **kept}
+    return {"change": "submitted"} | {name: getattr(record, name) for name in ("uuid", "peer", "epoch", "digest")}
 
 
-def _read(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
+def read_journal(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
     """The ledger of a journal. A line that was cut off by a power failure can only be the last."""
     ledger = Ledger()
     lines = journal.read_bytes().split(b"\n") if journal.exists() else [b""]

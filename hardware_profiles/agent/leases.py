@@ -82,6 +82,12 @@ class Leases:
                 return None, None
             return self._line[0].epoch, min(one.expires for one in self._line) - self._clock()
 
+    def line(self) -> list[str]:
+        """The peers, in their order: the first holds the device, the others wait."""
+        with self._lock:
+            self._advance()
+            return [one.peer for one in self._line]
+
     def _advance(self) -> None:
         now = self._clock()
         self._line = [one for one in self._line if now < one.expires]

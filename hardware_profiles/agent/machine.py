@@ -5,21 +5,25 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from hardware_profiles.agent.files import entries
+from hardware_profiles.agent.files import text
+from hardware_profiles.agent.proc import TICK_S, processes
 
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _KTHREADD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One process: when it started (ticks since boot), CPU time so far, what it is, and whether it works for us."""
+    """One process: when it started (ticks since boot), CPU time so far, what it is, and for whom it works.
+
+    ``whose``: the ``runner``'s session; the ``agent`` itself and what started it; anybody else's.
+    """
 
     started: int
     cpu_s: float
     command: str
-    ours: bool
+    whose: Literal["runner", "agent", "other"] = "other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +62,17 @@ def snapshot(
 ) -> Snapshot:
     """The machine now. ``runner``: its process id, which is also its session; 0 where there is none yet.
 
-    Ours are the runner's session, this process, and the one that started it (the search that started its own agent).
+    The agent's are this process, and the one that started it: the search that started its own agent.
     """
     tasks, kernel_s = _tasks(root / "proc", {os.getpid(), os.getppid()} - {0, 1}, runner)
     monotonic, asleep, wall = _clocks()
-    stat = _text(root / "proc/stat")
+    stat = text(root / "proc/stat")
     return Snapshot(
         at_s=monotonic,
-        boot_id=_text(root / "proc/sys/kernel/random/boot_id").strip(),
+        boot_id=text(root / "proc/sys/kernel/random/boot_id").strip(),
         asleep_s=asleep,
         wall_s=wall,
-        swapped_in=_swapped_in(_text(root / "proc/vmstat")),
+        swapped_in=_swapped_in(text(root / "proc/vmstat")),
         processors=max(1, stat.count("\ncpu")),
         busy_s=_busy_s(stat),
         kernel_s=kernel_s,
@@ -92,23 +96,17 @@ def _clocks() -> tuple[float, float, float]:
 def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, Task], float]:
     """User processes by id, and the CPU time of kernel threads."""
     found, kernel_s = {}, 0.0
-    for folder in entries(proc):
-        if not folder.name.isdigit():
+    for one in processes(proc):
+        if _KTHREADD in (one.pid, one.parent):
+            kernel_s += one.cpu_s
             continue
-        name, _, rest = _text(folder / "stat").partition("(")[2].rpartition(")")
-        fields = rest.split()
-        if len(fields) < 20:
-            continue  # it has just ended
-        pid, parent = int(folder.name), int(fields[1])
-        cpu_s = (int(fields[11]) + int(fields[12])) * TICK_S
-        if _KTHREADD in (pid, parent):
-            kernel_s += cpu_s
-            continue
-        command = _text(folder / "cmdline").replace("\0", " ").strip() or name
-        mine = pid in ours or (session > 0 and int(fields[3]) == session)
-        if pid in ours:  # with what they started and waited for, such as a board's own tool
-            cpu_s += (int(fields[13]) + int(fields[14])) * TICK_S
-        found[pid] = Task(started=int(fields[19]), cpu_s=cpu_s, command=command[:120], ours=mine)
+        command = text(proc / str(one.pid) / "cmdline").replace("\0", " ").strip() or one.name
+        whose: Literal["runner", "agent", "other"] = "agent" if one.pid in ours else "other"
+        if session > 0 and one.session == session:
+            whose = "runner"
+        # of the agent, with what it started and waited for, such as a board's own tool
+        cpu_s = one.cpu_s + (one.children_s if one.pid in ours else 0.0)
+        found[one.pid] = Task(started=one.started, cpu_s=cpu_s, command=command[:120], whose=whose)
     return found, kernel_s
 
 
@@ -122,10 +120,3 @@ def _busy_s(stat: str) -> float:
 
 def _swapped_in(vmstat: str) -> int:
     return next((int(line.split()[1]) for line in vmstat.splitlines() if line.startswith("pswpin ")), 0)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -22,7 +22,9 @@ IDLE_S = 2.5  # of idle power, before a process starts, where there is an energy
 COOL_S = 60.0  # at most, until it is cool between two attempts
 BUSY_S = 5.0  # at most, until foreign work is over: what has not ended by then may last for hours
 COOL_STEP_S = 1.0
-WARMER_C = 3.0  # than before the first attempt is cool enough
+WARMER_C = 3.0
+"""Above what it was at first is cool enough. Our choice, unverified on a device that throttles: more than the steps of
+1 degree in which many sensors read, so that the wait ends, and far less than what a device warms up by at work."""
 
 
 def measure(
@@ -72,6 +74,7 @@ class _Attempt:
     verdict: Verdict
     reasons: tuple[str, ...]
     void: bool
+    energy_source: str
 
     @property
     def p50_ms(self) -> float:
@@ -130,6 +133,8 @@ class _Watch:
                 self._cool_down()
         self._in_vain = last.verdict == "invalid"
         kept = _kept(attempts)
+        if kept.process.energy_j is None or not self.processes or self.processes[-1].energy_j is not None:
+            self.energy_source = kept.energy_source  # of a process without a figure: why there is none
         self.processes.append(kept.process)
         self.reasons += kept.reasons
         self.verdict = kept.verdict if kept.verdict == "invalid" or self.verdict == "valid" else self.verdict
@@ -142,7 +147,7 @@ class _Watch:
         )
         assert isinstance(process, Process)
         began_s, ended_s = self.trace.at(process.began_s), self.trace.at(process.ended_s)
-        joules, self.energy_source = self.trace.joules(began_s, ended_s)
+        joules, source = self.trace.joules(began_s, ended_s)
         if joules is not None and idle_w is not None:
             joules = (joules - idle_w * (ended_s - began_s)) / len(process.timings)
         process = replace(
@@ -158,7 +163,7 @@ class _Watch:
         readings = self.trace.between(self.trace.at(before.at_s), self.trace.at(after.at_s))
         watched = Watched(before=before, after=after, readings=readings, timings=process.timings, trend=process.trend)
         verdict, reasons = judge(watched)
-        return _Attempt(process=process, verdict=verdict, reasons=reasons, void=void(watched))
+        return _Attempt(process=process, verdict=verdict, reasons=reasons, void=void(watched), energy_source=source)
 
     def _hear(self, event: str, content: Mapping[str, Any]) -> None:
         """Look at everything when a runner is warm to answer, when it works and when it has worked."""

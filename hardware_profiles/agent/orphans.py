@@ -2,7 +2,6 @@
 
 A runner asks the kernel to end it together with the agent's thread that started it, but what it started itself does
 not, and a runner that hangs before it asks does not either. Each has a session of its own, so a session is ended whole.
-Linux only: the fields are those of /proc/<pid>/stat, see proc_pid_stat(5).
 """
 
 import json
@@ -10,30 +9,21 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from hardware_profiles.agent import proc
 from hardware_profiles.messages import Unkillable
 from hardware_profiles.store import write_atomic
 
 FILE = "runner.json"
 GONE_S = 5.0  # within which what was killed must be gone
-_SESSION, _START = 3, 19  # places after the name's closing bracket: fields 6 and 22
-
-
-@dataclass(frozen=True)
-class _Process:
-    pid: int
-    state: str
-    session: int
-    start: int  # ticks since the device started
 
 
 def mark(state: Path, pid: int, boot_id: str) -> None:
     """Write down the runner that was just started; one that is gone already needs no mark."""
-    runner = _look(Path(f"/proc/{pid}/stat"))
+    runner = proc.stat(pid)
     if runner is not None:
-        write_atomic(state / FILE, json.dumps({"pid": pid, "start": runner.start, "boot_id": boot_id}))
+        write_atomic(state / FILE, json.dumps({"pid": pid, "start": runner.started, "boot_id": boot_id}))
 
 
 def unmark(state: Path) -> None:
@@ -56,7 +46,7 @@ def end_orphans(state: Path, boot_id: str) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     found = _session(session) if marked.get("boot_id") == boot_id else []
-    if any(one.start < start or (one.pid == session and one.start != start) for one in found):
+    if any(one.started < start or (one.pid == session and one.started != start) for one in found):
         found = []
     end = time.monotonic() + GONE_S
     left = found
@@ -72,14 +62,5 @@ def end_orphans(state: Path, boot_id: str) -> bool:
     return bool(found)
 
 
-def _session(session: int) -> list[_Process]:
-    found = map(_look, Path("/proc").glob("[0-9]*/stat"))
-    return [one for one in found if one is not None and one.session == session and one.state not in "ZX"]
-
-
-def _look(stat: Path) -> _Process | None:
-    try:
-        fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return _Process(int(stat.parent.name), fields[0], int(fields[_SESSION]), int(fields[_START]))
+def _session(session: int) -> list[proc.Stat]:
+    return [one for one in proc.processes() if one.session == session and one.runs]

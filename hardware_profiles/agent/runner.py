@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import proc
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import LINE_BYTES, Fault, Job, JobFailed, Request, Timing
@@ -87,7 +87,7 @@ def main() -> None:
         fault, reason = explain(error)
         if fault == "CRASH":
             sys.excepthook(type(error), error, error.__traceback__)
-        events.send("fault", fault=fault, reason=reason[:2000], memory_peak_bytes=probes.memory_peak_bytes())
+        events.send("fault", fault=fault, reason=reason[:2000], memory_peak_bytes=proc.memory_peak_bytes())
 
 
 def explain(error: Exception) -> tuple[Fault, str]:
@@ -96,7 +96,7 @@ def explain(error: Exception) -> tuple[Fault, str]:
         return error.fault, error.reason
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
-        peak = probes.memory_peak_bytes() >> 20
+        peak = proc.memory_peak_bytes() >> 20
         return "OOM", f"memory ran out at a peak of {peak} MiB: {text or type(error).__name__}"
     if isinstance(error, BadInput):
         return "INVALID_INPUT", text
@@ -112,7 +112,7 @@ def run(job: Job, events: Events) -> None:
     asker = Asker(bundle.folder, bundle.manifest.prompt)
     runtime = find(bundle.manifest.runtime)
     runtime.prepare()
-    baseline = probes.memory_now_bytes()
+    baseline = proc.memory_now_bytes()
     start = time.perf_counter()
     session = runtime.load(bundle)
     load_s = time.perf_counter() - start
@@ -194,12 +194,13 @@ def _measure(job: Job, asker: Asker, session: Session, events: Events, cap: int)
     ended_s = time.monotonic()
     events.send("worked", began_s=began_s, ended_s=ended_s)
     gc.enable()
-    peak = _memory_peak_bytes(session)
+    peak, accelerator = _memory_peak_bytes(session), getattr(session, "accelerator_peak_bytes", lambda: None)()
     if check_sanity(timings, cap):
         session.answer_many(questions[:1])
     for timing in timings:
         events.send("timing", timing=asdict(timing))
-    events.send("done", memory_peak_bytes=peak, properties=dict(session.properties))
+    properties = dict(session.properties)
+    events.send("done", memory_peak_bytes=peak, accelerator_peak_bytes=accelerator, properties=properties)
 
 
 def check_sanity(timings: Sequence[Timing], cap: int) -> bool:
@@ -222,7 +223,7 @@ def check_sanity(timings: Sequence[Timing], cap: int) -> bool:
 def _memory_peak_bytes(session: Session) -> int:
     """Of this process, or of the engine's own where the session says so."""
     own = getattr(session, "memory_peak_bytes", None)
-    return int(own()) if own else probes.memory_peak_bytes()
+    return int(own()) if own else proc.memory_peak_bytes()
 
 
 def warm_up(session: Session, questions: Sequence[Question], tick: Callable[[], None]) -> int:

@@ -108,7 +108,7 @@ class Sensors:
     def _find_throttled(self) -> tuple[Callable[[], int | None], str]:
         path = next((self.root / _PI_FIRMWARE).glob("soc*/*firmware/get_throttled"), None)
         if path:
-            return lambda: _bits(first_line(path) or ""), str(path)
+            return lambda: _bits(first_line(path)), str(path)
         tool = self.root / energy.VCGENCMD
         if _bits(run_tool(tool, "get_throttled")) is None:
             return lambda: None, ""

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hardware_profiles.agent import audit
+from hardware_profiles.agent import audit, groups
 from hardware_profiles.agent.access import Access
-from hardware_profiles.agent.confine import SECRETS
 from hardware_profiles.agent.facts import facts
 from hardware_profiles.agent.identity import TOKEN_S, Tokens
 from hardware_profiles.agent.listener import Listener
 from hardware_profiles.agent.service import Service
-from hardware_profiles.agent.state import VARIABLE
+from hardware_profiles.agent.state import SECRETS, VARIABLE
+from hardware_profiles.agent.status import LOCK
 from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.held import locked
 from hardware_profiles.store import write_atomic
@@ -74,7 +74,8 @@ def serve(state: Path, *, host: str, port: int, disk_bytes: int, ready: Callable
     own = identity(state)
     os.environ[VARIABLE] = str(state)  # where its runners find the servers that they may start
     try:
-        with locked(state / "lock", exclusive=True, wait=False):
+        with locked(state / LOCK, exclusive=True, wait=False):
+            groups.make_room()
             _sweep(state)
             asyncio.run(_serve(state, own, host, port, disk_bytes, ready))
     except BlockingIOError:

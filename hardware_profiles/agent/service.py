@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -24,10 +25,11 @@ from hardware_profiles.agent.hello import hello
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import lay_out
 from hardware_profiles.agent.leases import Leases
+from hardware_profiles.agent.state import count_start
+from hardware_profiles.agent.status import note_line
 from hardware_profiles.agent.supervisor import RUNNER
 from hardware_profiles.agent.worker import Worker
 from hardware_profiles.messages import encode
-from hardware_profiles.store import write_atomic
 from hardware_profiles.wire import LENGTH_HEADER, OFFSET_HEADER, Event, Facts, JobState, LeaseRequest, WireJob, dump
 from spaces.errors import BadInput
 
@@ -61,14 +63,15 @@ class Service:
         self._state = state
         self._facts = facts
         self._audit = audit
-        self._leases = Leases(_count_start(state / "epoch"))
+        self._leases = Leases(count_start(state / "epoch"))
         self._blobs = Blobs(state / "blobs", limit_bytes=limit_bytes, needed=lambda: self._jobs.needed_blobs())
-        for left in state.glob(".*.tmp"):  # of a kill in the midst of `write_atomic`
-            left.unlink()
         self._jobs = Jobs(state, boot_id=boot_id(), remove_images=self._remove_images, audit=audit)
         self._worker = Worker(state, self._jobs, boot_id=boot_id(), command=command, audit=audit)
         self._sweep(time.time_ns())
         self._epoch: int | None = None
+        self._line: list[str] = []
+        self._noting = threading.Lock()
+        self._note_line()
         self._submitting = asyncio.Lock()
         self._news = asyncio.Event()  # set, and replaced, whenever a job changes
         self._next: asyncio.TimerHandle | None = None
@@ -119,11 +122,18 @@ class Service:
             self._next = None
         if left_s is not None:
             self._next = asyncio.get_running_loop().call_later(left_s, self._follow_lease)
+        if (line := self._leases.line()) != self._line:
+            self._line = line
+            asyncio.get_running_loop().run_in_executor(None, self._note_line)
         if epoch != self._epoch:
             self._epoch = epoch
             self._blobs.release()
             self._worker.hold(epoch)
             asyncio.get_running_loop().run_in_executor(None, self._sweep, time.time_ns())
+
+    def _note_line(self) -> None:
+        with self._noting:  # whoever comes last writes what holds then
+            note_line(self._state, self._leases.line())
 
     async def _check_epoch(self, call: Call) -> None:
         if not self._leases.holds(call.asked.peer, call.epoch):
@@ -274,16 +284,6 @@ def _lines(events: Sequence[Event]) -> bytes:
         if size > EVENTS_BYTES:
             break
     return b"".join(lines)
-
-
-def _count_start(path: Path) -> int:
-    """How often an agent was started in this folder, this start included; written down before anything else happens."""
-    try:
-        count = int(path.read_text()) if path.exists() else 0
-    except (ValueError, OSError) as error:
-        raise BadInput(f"{path} does not count the agent's starts ({error}); give the agent another folder.") from None
-    write_atomic(path, f"{count + 1}\n")
-    return count + 1
 
 
 _ROUTES: tuple[tuple[re.Pattern[str], dict[str, Callable[[Service, Call], Awaitable[Reply]]]], ...] = (

@@ -11,22 +11,36 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from dataclasses import replace
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
-from hardware_profiles.agent import probes
+from hardware_profiles.agent import proc
 from hardware_profiles.agent.confine import Confine, plan
 from hardware_profiles.agent.groups import Group
-from hardware_profiles.messages import LINE_BYTES, Answer, Answered, Job, JobFailed, Process, Timing, Unkillable, encode
+from hardware_profiles.messages import (
+    LINE_BYTES,
+    Answer,
+    Answered,
+    Fault,
+    Job,
+    JobFailed,
+    Process,
+    Timing,
+    Unkillable,
+    encode,
+)
+from hardware_profiles.wire import Malformed, build
 
 RUNNER = (sys.executable, "-I", "-m", "hardware_profiles.agent.runner")
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 GONE_S = 5.0  # within which a killed group must have vanished
 _PROCESS_FACTS = (
     "load_s", "first_ms", "warmup_answers", "memory_peak_bytes", "memory_baseline_bytes", "began_s", "ended_s",
+    "accelerator_peak_bytes",
 )  # fmt: skip
 _TICK_S = 0.1
 _STDERR_TAIL = 600
+T = TypeVar("T")
 
 Enough: TypeAlias = Callable[[Sequence[Answer]], bool]
 """Is handed the answers that came since its last call; whether the job may end with those that it has."""
@@ -64,7 +78,7 @@ def run_job(
         Unkillable: a process of the runner outlived SIGKILL.
         Cancelled: after ``cancel`` was set.
     """
-    planned, kills = plan(job, command, confine or Confine()), probes.oom_kills()
+    planned, kills = plan(job, command, confine or Confine()), proc.oom_kills()
     try:
         with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as printed:
             asked.write(encode(job).encode() + b"\n")
@@ -87,16 +101,16 @@ def run_job(
             finally:
                 runner.stdout.close()
                 stop_group(runner)
-            if said.last == "fault":
-                raise JobFailed(said.end["fault"], said.end["reason"])
             if not said.ended:
                 raise _death(runner.returncode, printed, kills, planned.group)
             peak = planned.group.peak_bytes if planned.group else None
+        properties = {**planned.isolation, **({"memory.group_peak": str(peak)} if peak else {})}
+        return said.answered(properties) if job.kind == "answer" else said.process(properties)
+    except Malformed as error:
+        raise JobFailed("CRASH", f"the runner sent an event that is not as it should be: {error}") from None
     finally:
         if planned.group:
             planned.group.remove()
-    properties = {**planned.isolation, **({"memory.group_peak": str(peak)} if peak else {})}
-    return said.answered(properties) if job.kind == "answer" else said.process(properties)
 
 
 def stop_group(runner: "subprocess.Popen[bytes]") -> None:
@@ -124,7 +138,6 @@ class _Said:
     def __init__(self) -> None:
         self.last = ""
         self.cut_short = False
-        self.end: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
         self._properties: dict[str, str] = {}
         self._answers: list[Answer] = []
@@ -133,44 +146,46 @@ class _Said:
 
     @property
     def ended(self) -> bool:
-        return self.cut_short or self.last in ("done", "fault")
+        return self.cut_short or self.last == "done"
 
     def take(self, event: Mapping[str, Any]) -> Sequence[Answer]:
-        """Take an event in; the answers that came with it."""
+        """Take an event in; the answers that came with it.
+
+        Raises:
+            JobFailed: it is the runner's own fault.
+            Malformed: it is not as it should be.
+        """
         self.last = event["event"]
+        if self.last == "fault":
+            raise JobFailed(build(Fault, event.get("fault"), "fault"), build(str, event.get("reason"), "reason"))
         if self.last == "answers":
-            came = [Answer(**answer) for answer in event["answers"]]
+            came: tuple[Answer, ...] = build(tuple[Answer, ...], event.get("answers"), "answers")
             self._answers += came
             return came
         if self.last == "timing":
-            timing = dict(event["timing"])
-            self._timings.append(Timing(token_ms=tuple(timing.pop("token_ms")), **timing))
+            self._timings.append(build(Timing, event.get("timing"), "timing"))
         else:
-            self._properties |= event.get("properties", {})
+            self._properties |= build(Mapping[str, str], event.get("properties", {}), "properties")
             self._facts |= event
         if event.get("phase") == "work":
             self._work_began = time.monotonic()
-        if self.last in ("done", "fault"):
-            self.end = dict(event)
         return ()
 
     def answered(self, properties: Mapping[str, str]) -> Answered:
-        return Answered(
-            answers=tuple(self._answers),
-            load_s=self._facts["load_s"],
-            work_s=self._facts.get("work_s", time.monotonic() - self._work_began),
-            memory_peak_bytes=self._facts.get("memory_peak_bytes"),
-            properties={**self._properties, **properties},
-        )
+        work_s = time.monotonic() - self._work_began
+        facts = {"work_s": work_s, "memory_peak_bytes": None, **self._facts, "answers": []}
+        return replace(self._built(Answered, facts, properties), answers=tuple(self._answers))
 
     def process(self, properties: Mapping[str, str]) -> Process:
-        return Process(
-            timings=tuple(self._timings),
-            properties={**self._properties, **properties},
-            energy_j=None,
-            idle_w=None,
-            **{name: self._facts[name] for name in _PROCESS_FACTS},
-        )
+        if not self._timings:
+            raise Malformed("it timed no answer")
+        facts = {name: self._facts[name] for name in _PROCESS_FACTS if name in self._facts}
+        facts |= {"timings": [], "energy_j": None, "idle_w": None}
+        return replace(self._built(Process, facts, properties), timings=tuple(self._timings))
+
+    def _built(self, kind: type[T], facts: Mapping[str, Any], properties: Mapping[str, str]) -> T:
+        made: T = build(kind, {**facts, "properties": {**self._properties, **properties}}, kind.__name__)
+        return made
 
 
 def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | None, heard: Heard) -> _Said:
@@ -200,7 +215,9 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
                 came = said.take(event)
                 said.cut_short = bool(came and enough and enough(came))
                 if event["event"] == "phase":
-                    phase = event["phase"]
+                    phase = build(str, event.get("phase"), "phase")
+                    if phase not in job.deadline_s:
+                        raise Malformed(f"there is no phase {phase[:60]!r}")
                     heard("phase", {"phase": phase})
                 elif event["event"] == "worked":
                     heard("worked", {})
@@ -213,7 +230,7 @@ def _listen(handle: int, job: Job, cancel: threading.Event, enough: Enough | Non
 def _decode(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JobFailed("CRASH", f"the runner sent {line[:80]!r}, which is no event") from error
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise JobFailed("CRASH", f"the runner sent {line[:80]!r}, which is no event")
@@ -231,7 +248,7 @@ def _death(code: int, printed: BinaryIO, kills: int, group: Group | None) -> Job
     if code >= 0:
         return JobFailed("CRASH", f"the runner ended with exit code {code}: {tail}")
     name = signal.Signals(-code).name
-    if name == "SIGKILL" and probes.oom_kills() > kills:
+    if name == "SIGKILL" and proc.oom_kills() > kills:
         return JobFailed("OOM", "the kernel killed the runner (SIGKILL) because memory ran out")
     if name == "SIGXCPU":
         return JobFailed("TIMEOUT", "the runner used up its processor time (RLIMIT_CPU)")
@@ -256,11 +273,5 @@ def _group_lives(runner: "subprocess.Popen[bytes]") -> bool:
 
 
 def _groups(session: int) -> set[int]:
-    """The process groups of a session that have a running process; the fields of ``stat`` are those of proc(5)."""
-    groups = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, group, found = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(found) == session and state not in "ZX":
-                groups.add(int(group))
-    return groups
+    """The process groups of a session that have a running process."""
+    return {one.group for one in proc.processes() if one.session == session and one.runs}

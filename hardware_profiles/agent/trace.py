@@ -12,9 +12,14 @@ from hardware_profiles.messages import Reading
 
 PERIOD_S = 0.25
 """4 Hz, of 0.1 ms each (measured on file trees); 2 Hz where a look starts a process, as ``vcgencmd`` has to be."""
-LEAST_POWER_S = 2.0
-"""Over which a power sensor must be read for its integral to mean anything; a counter needs ``LEAST_COUNT_S``."""
-LEAST_COUNT_S = 0.1
+LEAST_S = {"rapl": 0.1, "nvml": 1.0, "ina3221": 2.0, "pmic": 2.0}
+"""Over which a meter must be read for its joules to mean anything, by source.
+
+Of a counter, 10 updates or more, so that what is lost or gained at the two ends is 10 % at most: RAPL's is updated
+every 1 ms or so (Intel SDM, volume 3B, chapter Power and Thermal Management, MSR_PKG_ENERGY_STATUS), NVML's every 20 to
+100 ms (manual of PETSc, PetscLogGpuEnergyMeter; NVIDIA's reference gives no interval). Of a sensor of power, 8 readings
+at ``PERIOD_S``: our choice, since an integral of fewer hangs on when they happened to be taken.
+"""
 
 
 class Trace:
@@ -84,7 +89,7 @@ class Trace:
             energy = list(self._energy)
         if not self._meters or len(energy) < 2:
             return None, self.source
-        least = LEAST_COUNT_S if self.source in ("rapl", "nvml", "rapl+nvml") else LEAST_POWER_S
+        least = max(LEAST_S[meter.source] for meter in self._meters)
         if end_s - start_s < least:
             return None, f"{self.source}: the answers took {end_s - start_s:.2f} s, and it needs {least:g} s"
         return interpolated(energy, end_s) - interpolated(energy, start_s), self.source

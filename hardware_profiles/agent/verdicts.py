@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from hardware_profiles.agent.machine import TICK_S, Snapshot
+from hardware_profiles.agent.machine import Snapshot
+from hardware_profiles.agent.proc import TICK_S
 from hardware_profiles.agent.sensors import PI_NOW, PI_SINCE_BOOT
 from hardware_profiles.messages import Reading, Timing
 
@@ -26,7 +27,7 @@ NAMED = 5  # processes, at most
 FOREIGN_TICKS = 3  # that CPU times are unsure by, where answers took a few hundredths of a second in all
 CLOCK_STEP_S = 0.1  # above what a preemption between two clock readings can look like
 SUSPENDED_S = 0.1
-GROWTH = 1.10  # of the p50 under sustained load
+GROWTH = 1.10  # of the p50 under sustained load; our choice: as much as answers may scatter (``NOISY_CV``)
 Weight: TypeAlias = Literal["invalid", "labelled"]
 Verdict: TypeAlias = Literal["valid", "labelled", "invalid"]
 
@@ -97,19 +98,18 @@ def on_accelerator(watched: Watched) -> list[str]:
     return [
         f"process {pid} ({tasks[pid].command if pid in tasks else 'not visible here'}) has the accelerator open"
         for pid in pids
-        if pid not in tasks or not tasks[pid].ours
+        if pid not in tasks or tasks[pid].whose == "other"
     ]
 
 
 def on_cpu(watched: Watched) -> list[str]:
     """Foreign processes took more than is allowed (``FOREIGN_SHARE``); the busiest are named with their commands."""
     spent = {pid: _spent(watched, pid) for pid in watched.after.tasks}
-    foreign = {pid: cpu_s for pid, cpu_s in spent.items() if not watched.after.tasks[pid].ours}
+    foreign = {pid: cpu_s for pid, cpu_s in spent.items() if watched.after.tasks[pid].whose == "other"}
     kernel_s = watched.after.kernel_s - watched.before.kernel_s
     unseen = max(0.0, watched.after.busy_s - watched.before.busy_s - sum(spent.values()) - kernel_s)
     total, wall_s = sum(foreign.values()) + unseen, watched.after.at_s - watched.before.at_s
-    allowed = min(MOST_FOREIGN, FOREIGN_SHARE * watched.after.processors)
-    if total <= allowed * wall_s + FOREIGN_TICKS * TICK_S:
+    if total <= _allowed_s(watched):
         return []
     busiest = sorted(foreign, key=foreign.__getitem__, reverse=True)[:NAMED]
     named = [
@@ -120,6 +120,20 @@ def on_cpu(watched: Watched) -> list[str]:
     if unseen >= total / 10:
         named.append(f"processes that ended or are not visible here {unseen / wall_s:.2f}")
     return [f"foreign work took {total / wall_s:.2f} of a processor: {', '.join(named)}"]
+
+
+def by_agent(watched: Watched) -> list[str]:
+    """The agent itself, or the search that started it, took more than is allowed of others: a host's files came in."""
+    tasks = watched.after.tasks
+    total = sum(_spent(watched, pid) for pid, task in tasks.items() if task.whose == "agent")
+    wall_s = watched.after.at_s - watched.before.at_s
+    return [f"the agent itself took {total / wall_s:.2f} of a processor"] if total > _allowed_s(watched) else []
+
+
+def _allowed_s(watched: Watched) -> float:
+    """CPU seconds that anything but the runner may take meanwhile."""
+    share = min(MOST_FOREIGN, FOREIGN_SHARE * watched.after.processors)
+    return share * (watched.after.at_s - watched.before.at_s) + FOREIGN_TICKS * TICK_S
 
 
 def _spent(watched: Watched, pid: int) -> float:
@@ -144,11 +158,6 @@ def swapped_in(watched: Watched) -> list[str]:
     """Memory came back from swap."""
     pages = watched.after.swapped_in - watched.before.swapped_in
     return [f"{pages} pages were swapped in"] if pages > 0 else []
-
-
-def restarted(watched: Watched) -> list[str]:
-    """The machine is not the same any more."""
-    return ["the machine restarted: its boot id changed"] if watched.before.boot_id != watched.after.boot_id else []
 
 
 def scattered(watched: Watched) -> list[str]:
@@ -177,15 +186,15 @@ RULES: tuple[Rule, ...] = (
     Rule(device="all", weight="invalid", says=suspended),
     Rule(device="all", weight="invalid", says=clock_stepped),
     Rule(device="all", weight="invalid", says=swapped_in),
-    Rule(device="all", weight="invalid", says=restarted),
+    Rule(device="all", weight="labelled", says=by_agent),
     Rule(device="all", weight="labelled", says=scattered),
     Rule(device="all", weight="labelled", says=grown),
 )
 
 
 def void(watched: Watched) -> bool:
-    """Whether the answers are of no use at all: the machine slept or restarted meanwhile."""
-    return bool(suspended(watched) or restarted(watched))
+    """Whether the answers are of no use at all: the machine slept meanwhile; a restart leaves none to judge."""
+    return bool(suspended(watched))
 
 
 def scatter(timings: Sequence[Timing]) -> float:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hardware_profiles.agent.confine import SECRETS, Confine, Plan, plan
+from hardware_profiles.agent.confine import Confine, Plan, plan
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
 from hardware_profiles.agent.measure import measure
@@ -49,7 +48,7 @@ class Worker:
         self._jobs = jobs
         self._boot_id = boot_id
         self._command = command
-        self._confine = Confine(hidden=tuple(state / name for name in SECRETS))
+        self._confine = Confine(hidden=(state,))
         self._audit = audit
         self._wake = threading.Condition()
         self._epoch: int | None = None
@@ -185,8 +184,6 @@ class Worker:
 
     def _preflight(self, bundle: Path) -> Preflight:
         """What :func:`hardware_profiles.preflight.preflight` says of a bundle, in a process of its own."""
-        if find_spec(PREFLIGHT) is None:
-            raise JobFailed("INVALID_INPUT", f"this agent has no {PREFLIGHT}; install a newer vlmfront on the device.")
         look = (sys.executable, "-I", "-m", PREFLIGHT, str(bundle))
         planned = plan(Job(kind="answer", bundle=str(bundle), requests=()), look, self._confine)
         try:

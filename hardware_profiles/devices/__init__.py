@@ -4,7 +4,6 @@
 ``vlmfront device add``. All of them are spoken to in the same way.
 """
 
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event
@@ -61,7 +60,7 @@ def open_device(
         connection = opened.enter_context(Connection(name, address, context))
         hello = say_hello(connection, patience)
         own = uuid5(NAMESPACE_URL, f"vlmfront:{owner}") if owner else uuid4()
-        lease = DeviceLease(connection, uuid5(own, "lease"), socket.gethostname())
+        lease = DeviceLease(connection, uuid5(own, "lease"))
         opened.callback(lease.close)
         lease.epoch(patience)
         device = RemoteDevice(

@@ -10,7 +10,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
+from uuid import uuid4
 
+from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.devices import open_device
 from hardware_profiles.devices.remote import RemoteDevice
@@ -18,9 +20,10 @@ from hardware_profiles.messages import Measurement, Request
 from hardware_profiles.profile import Profile
 from hardware_profiles.wire import Hello
 from spaces.canonical import file_digest
+from spaces.errors import BadInput
 
-PATIENCE_S = 15.0
-REPEATS = 3
+PATIENCE_S = 15.0  # somebody waits for the command: one lost connection may be tried again, no restart waited for
+REPEATS = 3  # the fewest that have a spread
 _ROUND_TRIPS = 9
 _UPLOAD_BYTES = 16 << 20
 _SIDE = 224  # pixels of the image that is asked about
@@ -65,17 +68,25 @@ class Checked:
 
 
 def check(
-    name: str, bundle: Path | None, *, cancel: Event, waiting: Callable[[str], None], patience_s: float = PATIENCE_S
+    name: str,
+    bundle: Path | None,
+    *,
+    sustained_s: float = 0.0,
+    cancel: Event,
+    waiting: Callable[[str], None],
+    patience_s: float = PATIENCE_S,
 ) -> Checked:
-    """Open a device, look at it and, with a bundle, measure on it.
+    """Open a device, look at it and, with a bundle, measure on it; under load for ``sustained_s`` each time.
 
     Raises:
-        BadInput: the name is unknown, or the folder is no bundle.
+        BadInput: the name is unknown, the folder is no bundle, or there is none to put load on the device with.
         JobFailed: the device does not answer, or cannot run the bundle.
         Cancelled: the event was set.
     """
     if bundle:
         open_bundle(bundle)
+    elif sustained_s:
+        raise BadInput("--sustained needs --bundle FOLDER, which puts the load on the device.")
     device = open_device(name, cancel=cancel, waiting=waiting, patience_s=patience_s)
     try:
         round_trip_ms, skew_s = _round_trip(device)
@@ -86,19 +97,23 @@ def check(
             round_trip_ms=round_trip_ms,
             clock_skew_s=skew_s,
             upload_mb_s=_upload_rate(device, cancel),
-            repeated=_repeat(device, bundle, cancel, waiting) if bundle else None,
+            repeated=_repeat(device, bundle, sustained_s, cancel, waiting) if bundle else None,
         )
     finally:
         device.close()
 
 
 def _round_trip(device: RemoteDevice) -> tuple[float, float | None]:
+    """By asking for a job that there is not: the one call that costs the agent nothing but the answer."""
     took, skew_s = [], None
     for _ in range(_ROUND_TRIPS):
         begun = time.perf_counter()
-        answer = device.connection.once("GET", "/v1/hello")
+        try:
+            headers = device.connection.once("GET", f"/v1/jobs/{uuid4()}").headers
+        except Refused as error:
+            headers = error.headers
         took.append((time.perf_counter() - begun) * 1e3)
-        if date := answer.headers.get("date"):
+        if date := headers.get("date"):
             skew_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
     return statistics.median(took), skew_s
 
@@ -114,7 +129,9 @@ def _upload_rate(device: RemoteDevice, cancel: Event) -> float:
         return _UPLOAD_BYTES / 1e6 / (time.perf_counter() - begun)
 
 
-def _repeat(device: RemoteDevice, bundle: Path, cancel: Event, waiting: Callable[[str], None]) -> Repeated:
+def _repeat(
+    device: RemoteDevice, bundle: Path, sustained_s: float, cancel: Event, waiting: Callable[[str], None]
+) -> Repeated:
     from numpy.random import default_rng
     from PIL import Image
 
@@ -127,6 +144,7 @@ def _repeat(device: RemoteDevice, bundle: Path, cancel: Event, waiting: Callable
         measured = []
         for number in range(REPEATS):
             waiting(f"measurement {number + 1} of {REPEATS}")
-            measured.append(device.measure(bundle, asked, cancel=cancel, waiting=waiting))
+            found = device.measure(bundle, asked, sustained_s=sustained_s, cancel=cancel, waiting=waiting)
+            measured.append(found)
     p50 = tuple(statistics.median(timing.e2e_ms for timing in one.timings) for one in measured)
     return Repeated(p50_ms=p50, measurements=tuple(measured))

@@ -21,12 +21,14 @@ from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import JSON_BYTES, Code, Malformed, Problem, fault_of, parse
 
 PATIENCE_S = 600.0
-CONNECT_S = 10.0
+"""Of a search with a device that is silent. Chosen, not measured: a board may restart, or be moved to another socket,
+and it is short beside the hours of a search."""
+CONNECT_S = 10.0  # four of TCP's own tries, at 0, 1, 3 and 7 s (RFC 6298, section 2.1 and 5.5)
 ANSWER_S = 30.0  # without a byte of an answer, or with no room for a byte of a request
 _FIRST_DELAY_S, _MOST_DELAY_S = 0.1, 10.0
 _IDLE_S = 60.0  # that an unused connection is kept: longer than a lease goes without renewal, to spare handshakes
 _PASSING: frozenset[Code] = frozenset({"INTERNAL", "RATE_LIMITED"})
-_MOST_PASSING = 4  # times that such an answer is asked for again
+_MOST_PASSING = 4  # times that such an answer is asked for again, over 1.5 s at most: what has not passed then stays
 _NOT_OURS = ("UNKNOWN_CA", "CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED")
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ from json import dumps
 from pathlib import Path
 
 from hardware_profiles import wire
-from hardware_profiles.certificates import FINGERPRINT, Identity, der_of, fingerprint, identity_in, write_private
+from hardware_profiles.certificates import FINGERPRINT, OWNER_ONLY, Identity, der_of, fingerprint, identity_in
 from hardware_profiles.held import remove
+from hardware_profiles.store import write_atomic
 from hardware_profiles.wire import DEFAULT_PORT
 from spaces.errors import BadInput
 
@@ -76,7 +77,7 @@ def remember(device: KnownDevice) -> None:
     """Keep a device that was paired just now."""
     path = _path(device.name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, dumps(asdict(device), indent=1) + "\n")
+    write_atomic(path, dumps(asdict(device), indent=1) + "\n", OWNER_ONLY)
 
 
 def forget(name: str) -> None:

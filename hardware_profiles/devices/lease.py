@@ -18,10 +18,10 @@ _LOG = logging.getLogger(__name__)
 class DeviceLease:
     """The lease of one host process on one device. ``epoch`` and ``lost`` may be called from any thread."""
 
-    def __init__(self, connection: Connection, lease_id: UUID, holder: str, ttl_s: float = TTL_S) -> None:
+    def __init__(self, connection: Connection, lease_id: UUID, ttl_s: float = TTL_S) -> None:
         self._connection = connection
         self._path = f"/v1/leases/{lease_id}"
-        self._body = dump(LeaseRequest(ttl_s=ttl_s, holder=holder))
+        self._body = dump(LeaseRequest(ttl_s=ttl_s))
         self._every_s = ttl_s / 3
         self._asking = threading.Lock()
         self._held: Lease | None = None

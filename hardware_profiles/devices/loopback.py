@@ -26,7 +26,7 @@ from hardware_profiles.messages import JobFailed
 SERVE = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli", "serve", "--with-parent", "--json")
 _START_S = 120.0  # it asks the runtimes for accelerators first, which may load much
 _STOP_S = 15.0  # longer than a runner is given to end
-_RESTARTS = 3
+_RESTARTS = 3  # of an agent that dies under us: as often as a lost job is submitted anew (`remote.RESUBMITS`)
 _LOG = "agent.log"
 _WORDS = 600  # characters of what it said last, at most
 

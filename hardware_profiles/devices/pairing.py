@@ -19,7 +19,7 @@ from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import Hello, PairRequest, dump
 from spaces.errors import BadInput
 
-PATIENCE_S = 15.0
+PATIENCE_S = 15.0  # as in `hardware_profiles.devices.check`
 _SECRET = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _ANEW = "print a new one on the device: vlmfront-agent pair"
 

@@ -82,10 +82,11 @@ class RemoteDevice:
         *,
         mode: Mode = "provisional",
         min_answers: int = 11,
+        sustained_s: float = 0.0,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
-        packed = pack("measure", bundle, requests, mode=mode, min_answers=min_answers)
+        packed = pack("measure", bundle, requests, mode=mode, min_answers=min_answers, sustained_s=sustained_s)
         return self._run(packed, self._patience(cancel, waiting)).measurement()
 
     def answer(

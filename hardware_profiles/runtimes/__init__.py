@@ -57,7 +57,8 @@ class Question:
 class Session(Protocol):
     """A loaded bundle. Decoding is greedy and stops at the manifest's ``max_new_tokens``.
 
-    A session whose engine is no part of this process has a ``memory_peak_bytes()`` besides, which counts in its place.
+    A session whose engine is no part of this process has a ``memory_peak_bytes()`` besides, which counts in its place;
+    one that computes in an accelerator's own memory has an ``accelerator_peak_bytes()``, which counts in addition.
 
     Attributes:
         properties: the settings that the engine reports of itself after loading, and its versions.

@@ -38,8 +38,15 @@ def synchronize() -> None:
     torch.cuda.synchronize()
 
 
+def memory_peak_bytes() -> int:
+    """The most that torch's allocator took of the GPU's memory since `settle`; CUDA's own context is not in it."""
+    import torch
+
+    return torch.cuda.max_memory_reserved()
+
+
 def report() -> dict[str, str]:
-    """The GPU, its driver and what is pinned; the peak is of torch's own tensors, without CUDA's context."""
+    """The GPU, its driver and what is pinned."""
     import torch
 
     capability = torch.cuda.get_device_capability()
@@ -49,7 +56,6 @@ def report() -> dict[str, str]:
         "cuda.driver": driver(),
         "cuda": str(torch.version.cuda),
         "cuda.tf32": str(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32).lower(),
-        "cuda.memory_peak_bytes": str(torch.cuda.max_memory_allocated()),
         "cuda.stamps": "the GPU is waited for at the end of vision and of every token",
     }
 

@@ -8,12 +8,12 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import BinaryIO
 
-from hardware_profiles.agent import probes
-from hardware_profiles.agent.parent import die_with_parent
+from hardware_profiles.agent import proc
+from hardware_profiles.agent.parent import TIED
 from hardware_profiles.agent.servers import Server
 from hardware_profiles.messages import JobFailed
 from spaces.errors import BadInput
@@ -40,26 +40,18 @@ class ServerProcess:
             JobFailed: ``CRASH`` or ``OOM`` if it ends meanwhile, ``TIMEOUT`` if it does not get ready in time.
         """
         self._server = server
-        self._kills = probes.oom_kills()
+        self._kills = proc.oom_kills()
         self.port = _free_port()
-        self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child lives
-        try:
-            self._child = subprocess.Popen(
-                server.line(bundle, self.port),
-                stdin=subprocess.DEVNULL,
-                stdout=self._printed,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_own_group,
-            )
-        except OSError as error:
-            self._printed.close()
+        line = server.line(bundle, self.port)
+        if which(line[0]) is None:
             raise BadInput(
-                f"the server {server.name!r} cannot be started: {server.command[0]}: {error.strerror}; "
+                f"the server {server.name!r} cannot be started: {line[0]} is no program that this user may run; "
                 "mend its command in the device's servers.json."
-            ) from error
-        except BadInput:
-            self._printed.close()
-            raise
+            )
+        self._printed: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the child lives
+        self._child = subprocess.Popen(
+            (*TIED, *line), stdin=subprocess.DEVNULL, stdout=self._printed, stderr=subprocess.STDOUT
+        )
         self.stop = weakref.finalize(self, _end, self._child, self._printed)
         try:
             self._wait()
@@ -72,14 +64,14 @@ class ServerProcess:
         peaks = []
         for pid in _members(self._child.pid):
             try:
-                peaks.append(probes.memory_peak_bytes(pid))
+                peaks.append(proc.memory_peak_bytes(pid))
             except (OSError, ValueError):
                 continue  # it ended between the two looks
         return sum(peaks)
 
     def members(self) -> int:
         """How many processes its group has."""
-        return sum(1 for _ in _members(self._child.pid))
+        return len(_members(self._child.pid))
 
     def check(self, patience_s: float = 0.0) -> None:
         """Raise what became of it if it has ended, or ends within ``patience_s``.
@@ -96,7 +88,7 @@ class ServerProcess:
         tail = self._tail()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"the server {self._server.name!r} {how}: {tail}"
-        killed = code == -signal.SIGKILL and probes.oom_kills() > self._kills
+        killed = code == -signal.SIGKILL and proc.oom_kills() > self._kills
         if killed or any(sign in tail.lower() for sign in _OUT_OF_MEMORY):
             raise JobFailed("OOM", reason)
         raise JobFailed("CRASH", reason)
@@ -131,11 +123,6 @@ class ServerProcess:
         return " ".join(os.pread(self._printed.fileno(), _TAIL, start).decode(errors="replace").split())
 
 
-def _own_group() -> None:
-    os.setpgid(0, 0)
-    die_with_parent()
-
-
 def _free_port() -> int:
     """A port that nobody listens on now. Should another take it first, the server ends and says so."""
     with socket.socket() as one:
@@ -149,22 +136,16 @@ def _end(child: "subprocess.Popen[bytes]", printed: BinaryIO) -> None:
         try:
             os.killpg(child.pid, number)
         except ProcessLookupError:
-            break
+            child.send_signal(number)  # it has no group yet, or is gone
         limit = time.monotonic() + GRACE_S
-        while time.monotonic() < limit and any(True for _ in _members(child.pid)):
+        while time.monotonic() < limit and _members(child.pid):
             time.sleep(0.01)
-        if not any(True for _ in _members(child.pid)):
+        if not _members(child.pid):
             break
     child.wait()
     printed.close()
 
 
-def _members(group: int) -> Iterator[int]:
-    """The processes of a group that have not ended: see proc(5), fields 1, 3 and 5 of ``stat``."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, found = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(found) == group and state not in "ZX":
-            yield int(stat.parent.name)
+def _members(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    return [one.pid for one in proc.processes() if one.group == group and one.runs]

@@ -96,6 +96,10 @@ class TorchSession:
         }
         return found | cuda.report() if self._device == "cuda" else found
 
+    def accelerator_peak_bytes(self) -> int | None:
+        """See ``Session``; null on the CPU."""
+        return cuda.memory_peak_bytes() if self._device == "cuda" else None
+
     def answer(self, question: Question) -> Timing:
         """See ``Session.answer``. Vision (with projector) and prefill are timed by hooks on the modules."""
         clock = _Clock(cuda.synchronize if self._device == "cuda" else lambda: None)

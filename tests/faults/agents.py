@@ -52,8 +52,9 @@ def replace(settings: dict[str, Any]) -> None:
         vars(serve)["Service"] = partial(service.Service, command=command)
     if "protocols" in settings:
         vars(hello)["PROTOCOLS"] = tuple(settings["protocols"])
-    versions, installed = settings.get("versions", {}), hello._version
-    vars(hello)["_version"] = lambda name: versions.get(name, installed(name))
+    versions, installed = settings.get("versions", {}), facts.installed
+    for module in (facts, hello):
+        vars(module)["installed"] = lambda name: versions.get(name, installed(name))
 
 
 def start(order: dict[str, Any]) -> None:
@@ -85,7 +86,7 @@ def main() -> None:
         replace(json.loads(sys.argv[1]))
         cli.main(sys.argv[2:])
         return
-    confine.describe()
+    confine.describe(Path.cwd())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         pid = os.fork()

@@ -139,7 +139,7 @@ class Calls:
 
     def take(self, uuid: str, ttl_s: float = 60.0) -> Lease:
         """Take, renew or wait for the lease."""
-        body = dump(LeaseRequest(ttl_s=ttl_s, holder="test"))
+        body = dump(LeaseRequest(ttl_s=ttl_s))
         lease = parse(Lease, self("PUT", f"/v1/leases/{uuid}", body).body)
         self.epoch = lease.epoch
         return lease

@@ -71,7 +71,27 @@ def test_case_19_a_meter_that_fails_meanwhile(timed_job: Job, board: Board, shor
 def test_case_19_answers_too_short_for_the_meter(
     timed_job: Job, board: Board, short_waits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_POWER_S", 2.0)
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_S", {"ina3221": 2.0})
     result = measure(timed_job, command=script("begin(); work(0.2)"), sensors=Sensors(board("orin_nano")))
     assert result.energy_j is None
     assert "it needs 2 s" in result.energy_source
+
+
+def test_case_19_the_source_is_that_of_the_attempt_that_was_kept(
+    timed_job: Job, board: Board, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt is disturbed; the first is the fastest, and too short for the meter, which fails afterwards."""
+    root = board("xeon")
+    tries, counter = root / "tries", str(root / PACKAGE.format(1))
+    code = (
+        f"tries = Path({str(tries)!r}); number = len(tries.read_text()) if tries.exists() else 0\n"
+        f"put(tries, 'x' * (number + 1))\n"
+        f"timed, timing = timing, lambda e2e_ms, tokens: timed(e2e_ms + 100 * number, tokens)\n"
+        f"begin(); work(meanwhile=lambda: number and put({counter!r}, 'gone'))"
+    )
+    monkeypatch.setattr("hardware_profiles.agent.trace.LEAST_S", {"rapl": 5.0})
+    monkeypatch.setattr("hardware_profiles.agent.measure.judge", lambda watched: ("invalid", ("disturbed",)))
+    result = measure(timed_job, command=script(code), sensors=Sensors(root))
+    assert result.verdict == "labelled"
+    assert result.timings[0].e2e_ms < 100
+    assert "it needs 5 s" in result.energy_source

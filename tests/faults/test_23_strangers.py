@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from hardware_profiles.devices.pairing import add_device
 from hardware_profiles.devices.upload import pack
 from hardware_profiles.messages import JobFailed
 from spaces.errors import BadInput
-from tests.faults.bench import LOOPBACK, Bench, asked
+from tests.faults.bench import LOOPBACK, Bench, asked, until
 from tests.faults.hosts import Host
 
 LEASE = "00000000-0000-4000-8000-000000000001"
@@ -132,6 +133,7 @@ def test_case_23_a_host_that_is_not_paired_gets_no_answer(bench: Bench, stranger
             pytest.raises((JobFailed, Refused), match=r"does not know this host|UNAUTHENTICATED"),
         ):
             connection.once("PUT", f"/v1/jobs/{JOB}", body=b"{}", headers={"Lease-Epoch": "1"})
+        until(partial(bench.audit, event))  # the client may hear of it first
         assert len(bench.audit(event)) == 1
     assert bench.audit("not paired") == [f"PUT /v1/jobs/{JOB}"]
     assert list((bench.state / "jobs").iterdir()) == []

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal, served
+from hardware_profiles.headers import MOST_JSON
 from spaces.errors import BadInput
 from spaces.prompting import Prompt, render
 
@@ -171,6 +172,12 @@ def test_a_config_that_names_code_is_neither_sealed_nor_opened(folder: Path, nam
     edit(folder, lambda body: body["files"].update({name: entry}))
     with pytest.raises(BadInput, match=rf"{name} names code of its own \(auto_map\)"):
         open_bundle(folder)
+
+
+def test_a_config_that_takes_too_much_memory_is_not_read(folder: Path) -> None:
+    (folder / "config.json").write_text("[" + "[]," * (MOST_JSON // 3) + "[]]")
+    with pytest.raises(BadInput, match=rf"config.json is larger than {MOST_JSON} bytes"):
+        sealed(folder)
 
 
 def test_without_verification_names_and_sizes_still_count(folder: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_measure_prints_the_raw_measurement(sealed: Sealed, tiny_images: list[Pa
     assert shown.returncode == 0, shown.stderr
     assert "vision_ms" in shown.stdout
     assert "memory: peak" in shown.stdout
+    assert "sustained" not in shown.stdout
+    begun = time.monotonic()
+    long = agent("measure", folder, *asked, "--sustained", "3")
+    assert time.monotonic() - begun > 3
+    assert "sustained: p50 " in long.stdout
+    assert "0 to 3600 seconds are expected, not '-1'" in agent("measure", folder, *asked, "--sustained", "-1").stderr
 
 
 def test_bad_input_ends_with_one_sentence_and_exit_code_2(tmp_path: Path, tiny_images: list[Path]) -> None:

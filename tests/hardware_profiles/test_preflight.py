@@ -127,7 +127,7 @@ def test_what_the_machine_lacks_is_named(sealed: Sealed) -> None:
 def test_a_machine_too_small_is_named(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = sealed()
     weights = sum(path.stat().st_size for path in bundle.folder.glob("*.bin"))
-    monkeypatch.setattr("hardware_profiles.agent.probes.memory_total_bytes", lambda: weights - 1)
+    monkeypatch.setattr("hardware_profiles.agent.proc.memory_total_bytes", lambda: weights - 1)
     assert preflight(bundle.folder).reasons == (f"its weights are {weights} bytes, and the machine has {weights - 1}",)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hardware_profiles.profile import Processor, Profile
-from hardware_profiles.roofline import Anchor, _fitted, calibrate, dump, parse, peak_of, predict, roof_ms
+from hardware_profiles.roofline import Anchor, _fitted, calibrate, peak_of, predict, roof_ms
 from spaces.axes import Value
 from spaces.errors import BadInput
 from spaces.estimate import estimate
@@ -218,17 +218,6 @@ def test_without_anchors_arithmetic_alone_bounds_from_below() -> None:
     assert found.memory_bytes.low == asked.memory_bytes
     for lacking in (profile(bandwidth=None), profile(f32=None)):
         assert predict(asked, lacking, "openvino").latency_ms is None
-
-
-def test_a_calibration_comes_back_from_its_json() -> None:
-    calibration = calibrate(anchors(np.random.default_rng(3), 12, 0.05), profile(), "openvino")
-    assert parse(dump(calibration), "file") == calibration
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "vlmfront.calibration/1"}'])
-def test_what_is_no_calibration_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="file is no calibration"):
-        parse(text, "file")
 
 
 def test_too_few_anchors_are_refused() -> None:

@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hardware_profiles.agent import probes, supervisor
+from hardware_profiles.agent import proc, supervisor
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.runner import decode_job, explain
 from hardware_profiles.agent.supervisor import Cancelled, run_job
@@ -17,6 +18,7 @@ from hardware_profiles.bundle import Bundle
 from hardware_profiles.messages import Answer, Answered, Job, JobFailed, Request, encode
 from hardware_profiles.runtimes import find
 from spaces.errors import BadInput
+from tests import boards
 
 Sealed = Callable[..., Bundle]
 RUN = "from hardware_profiles.agent.runner import main; main()"
@@ -122,9 +124,34 @@ def test_a_runner_that_just_ends_is_a_crash(requests: tuple[Request, ...]) -> No
         run_job(job(requests), command=script("import os\nwhile True: os.write(1, b'x' * 65536)"))
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "answers"},
+        {"event": "answers", "answers": [{"id": "0", "tokens": 1}]},
+        {"event": "answers", "answers": [{"id": "0", "text": 7, "tokens": 1}]},
+        {"event": "timing", "timing": {"id": "0", "token_ms": 3}},
+        {"event": "phase"},
+        {"event": "phase", "phase": ["work"]},
+        {"event": "loaded", "load_s": 1.0, "properties": [1]},
+        {"event": "fault", "fault": "NONE", "reason": "?"},
+        {"event": "done"},
+    ],
+    ids=json.dumps,
+)
+def test_an_event_that_is_not_as_it_should_be_is_a_crash(requests: tuple[Request, ...], event: dict[str, Any]) -> None:
+    with pytest.raises(JobFailed, match=r"CRASH: the runner sent an event that is not as it should be"):
+        run_job(job(requests), command=script(f"print({json.dumps(json.dumps(event))}, flush=True); input()"))
+
+
+def test_a_measurement_without_a_timing_is_a_crash(timed_job: Job) -> None:
+    with pytest.raises(JobFailed, match=r"CRASH: .*it timed no answer"):
+        measure(timed_job, command=boards.script("begin(); work(answers=0)"))
+
+
 def test_a_kill_for_memory_is_oom(requests: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     kills = iter((4, 5))
-    monkeypatch.setattr(probes, "oom_kills", lambda: next(kills))
+    monkeypatch.setattr(proc, "oom_kills", lambda: next(kills))
     with pytest.raises(JobFailed, match="OOM: the kernel killed the runner"):
         run_job(job(requests), command=script("import os; os.kill(os.getpid(), 9)"))
 
@@ -279,6 +306,6 @@ def test_probes_read_this_process() -> None:
     import resource
 
     held = bytearray(64 << 20)
-    assert probes.memory_now_bytes() >= len(held)
+    assert proc.memory_now_bytes() >= len(held)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert probes.memory_peak_bytes() == pytest.approx(peak, rel=0.1)
+    assert proc.memory_peak_bytes() == pytest.approx(peak, rel=0.1)

@@ -195,7 +195,7 @@ def test_what_a_server_started_ends_with_the_job(scripted: Scripted, tiny_images
 
 def test_a_program_that_is_not_there_is_named(configured: Configured, sealed: Sealed) -> None:
     configured(one={"command": ["/no/such/server", "{port}"]})
-    with pytest.raises(BadInput, match=r"/no/such/server: No such file"):
+    with pytest.raises(BadInput, match=r"/no/such/server is no program that this user may run"):
         find("server").load(sealed("server", server="one"))
 
 

@@ -251,6 +251,10 @@ def test_invalid_measurements_give_no_figures() -> None:
 def test_memory_and_size_are_in_megabytes() -> None:
     assert memory_figure(measurement()).value == pytest.approx(123.456789)
     assert memory_above_figure(measurement()).value == pytest.approx(123.456788)
+    known = measurement()
+    on_gpu = replace(known, processes=(replace(known.processes[0], accelerator_peak_bytes=2_000_000_000),))
+    assert memory_figure(on_gpu).value == pytest.approx(2123.456789)
+    assert memory_above_figure(on_gpu).value == pytest.approx(2123.456788)
     assert size_figure(2_500_000) == Figure(value=2.5, low=2.5, high=2.5, n=1)
 
 

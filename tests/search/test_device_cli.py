@@ -1,13 +1,16 @@
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.devices import check
+from hardware_profiles.wire import WireJob
 from search.cli import main
 from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
 
@@ -65,11 +68,14 @@ def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, a
     )
     agent.script.hello = replace(HELLO, facts=facts, boot_id=boot_id(), disk_free_bytes=10**9)
     add(vlmfront, agent)
+    agent.script.before = lambda asked: time.sleep(0.3) if asked.path == "/v1/hello" else None
+    agent.script.calls.clear()
     code, out, err = vlmfront("device", "check", "bench", "--json")
     assert (code, err) == (0, "")
+    assert agent.script.count("GET", "/v1/hello") == 1, "it describes the device, which takes a while"
     found = json.loads(out)
     assert found["here"] is True
-    assert found["round_trip_ms"] > 0
+    assert 0 < found["round_trip_ms"] < 300
     assert found["upload_mb_s"] > 0
     assert abs(found["clock_skew_s"]) < 5
     assert found["repeated"] is None
@@ -82,7 +88,13 @@ def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, a
 
 def test_a_check_with_a_bundle_measures_three_times(vlmfront: Command, agent: Agent, tmp_path: Path) -> None:
     times = iter((5.0, 6.0, 5.5))
-    agent.script.runs = lambda _: [("result", asdict(measurement(next(times))))]
+    asked: list[WireJob] = []
+
+    def runs(job: WireJob) -> list[tuple[str, Any]]:
+        asked.append(job)
+        return [("result", asdict(measurement(next(times))))]
+
+    agent.script.runs = runs
     add(vlmfront, agent)
     code, out, err = vlmfront("device", "check", "bench", "--bundle", str(small_bundle(tmp_path / "bundle")), "--json")
     assert code == 0, err
@@ -91,6 +103,10 @@ def test_a_check_with_a_bundle_measures_three_times(vlmfront: Command, agent: Ag
     assert repeated["spread"] == pytest.approx(1 / 5.5)
     assert agent.script.executions == 3
     assert "measurement 3 of 3" in err
+    times = iter((5.0, 6.0, 5.5))
+    sustained = ("--bundle", str(tmp_path / "bundle"), "--sustained", "60")
+    assert vlmfront("device", "check", "bench", *sustained)[0] == 0
+    assert [job.sustained_s for job in asked] == [0] * 3 + [60] * 3
 
 
 def test_a_device_that_does_not_answer_ends_with_one_sentence_and_exit_code_1(
@@ -118,6 +134,7 @@ def test_a_device_that_does_not_answer_ends_with_one_sentence_and_exit_code_1(
         (("add", "bench", "h:1", "t"), "FINGERPRINT::SECRET"),
         (("check", "nothing"), "no device is called 'nothing'"),
         (("check", "local", "--bundle", "/nowhere"), "is no bundle"),
+        (("check", "local", "--sustained", "60"), "--sustained needs --bundle"),
         (("remove", "nothing"), "no device is called 'nothing'"),
         (("remove", "local"), "is this machine itself"),
     ],

@@ -361,24 +361,21 @@ def test_a_limit_of_one_device_keeps_a_trial_from_its_front_alone(bench: Bench) 
     assert bench.try_(bench.evaluator(objectives=EACH, limits=both), 1, "b", "fp16").state == "infeasible"
 
 
-@pytest.mark.parametrize(("limit", "state"), [(None, "complete"), (0.5, "complete"), (0.01, "failed")])
-def test_operations_off_the_accelerator_are_named_or_refused_once(
-    bench: Bench, limit: float | None, state: str
-) -> None:
+@pytest.mark.parametrize("reasons", [(), ("bf16 is pinned", "too large")])
+def test_a_preflight_names_what_leaves_the_accelerator_or_refuses_once(bench: Bench, reasons: tuple[str, ...]) -> None:
     device = Double("npu", lambda bundle: LATENCY[key_of(bundle)], say=said, accelerators={"NPU": "an NPU"})
-    device.looked = Preflight(device="NPU", operations=50, fallback={"TopK": "dynamic", "Gather": "dynamic"})
+    left = {"TopK": "dynamic", "Gather": "dynamic"}
+    device.looked = Preflight(device="NPU", operations=50, fallback=left, reasons=reasons)
     bench.devices.clear()
     bench.devices["npu"] = device
-    limits = {"fallback": {"max": limit}} if limit else {}
-    evaluator = bench.evaluator(limits=limits, racing=False)
+    evaluator = bench.evaluator(racing=False)
     trial = bench.try_(evaluator, 0, "a", "fp16")
-    assert trial.state == state
-    if limit == 0.01:
-        assert trial.reason == "fallback is 0.04, and its limit is max 0.01"
+    if reasons:
+        assert (trial.state, trial.reason) == ("failed", "bf16 is pinned; too large")
         assert device.count("provisional") == 0
     else:
+        assert trial.state == "complete"
         assert "2 of 50 operations leave NPU (TopK and 1 more)" in trial.devices["npu"].labels
-        assert trial.figures["fallback"].value == 2 / 50
     bench.try_(evaluator, 1, "a", "fp16")
     assert device.count("preflight") == 1
 

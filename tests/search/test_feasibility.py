@@ -107,15 +107,12 @@ def test_latency_refuses_only_what_the_calibrated_low_end_rules_out(tiny_checkpo
     assert PREDICTED == "refused by prediction"
 
 
-def test_a_preflight_ends_a_trial_or_labels_it() -> None:
-    fine = Preflight(device="CPU", operations=7, fallback={})
-    assert fallbacks(fine, 0) == (None, ())
+def test_what_leaves_the_accelerator_is_labelled() -> None:
+    assert fallbacks(Preflight(device="CPU", operations=7, fallback={})) == ()
     left = Preflight(device="HETERO:GPU,CPU", operations=7, fallback={"g: MatMul a": "no", "g: MatMul b": "no"})
-    said = "2 of 7 operations leave HETERO:GPU,CPU (g: MatMul a and 1 more)"
-    assert fallbacks(left, None) == (None, (said,))
-    assert fallbacks(left, 2) == (None, (said,))
-    assert fallbacks(left, 1) == (said, ())
-    assert fallbacks(Preflight(device="CPU", operations=0, fallback={}, reasons=("a", "b")), None) == ("a; b", ())
+    assert fallbacks(left) == ("2 of 7 operations leave HETERO:GPU,CPU (g: MatMul a and 1 more)",)
+    one = Preflight(device="NPU", operations=7, fallback={"g: TopK t": "no"})
+    assert fallbacks(one) == ("1 of 7 operations leave NPU (g: TopK t)",)
 
 
 def test_without_a_device_figures_are_predicted_and_say_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -144,7 +141,7 @@ def test_a_runs_own_trials_calibrate_its_device(tiny_checkpoint: Path, tmp_path:
     space, _ = only(tiny_checkpoint, tmp_path, {"visual_tokens": {"keep": [0.25, 0.5, 0.75, 1.0]}})
     candidates = list(space.candidates())
 
-    def trial(number: int, **changed: Figure) -> Trial:
+    def trial(number: int, deployed: int, **changed: Figure) -> Trial:
         figures = {"latency_p50_ms": Figure(value=20.0 + number % 4, n=24), "memory_peak_mb": Figure(value=150.0, n=1)}
         candidate = candidates[number % 4]
         return Trial(
@@ -152,18 +149,21 @@ def test_a_runs_own_trials_calibrate_its_device(tiny_checkpoint: Path, tmp_path:
             candidate_id=candidate.id,
             candidate=candidate.values,
             state="complete",
+            deployed=f"bundle {deployed}",
             figures=figures | changed,
         )
 
-    measured = [trial(number) for number in range(12)]
+    measured = [trial(number, number) for number in range(12)]
     found = calibration_of(measured, space, fast(), "openvino")
     assert found is not None
     assert found.anchors == 12
     known = predicted(candidates[0], space, fast(), found).latency_ms
     assert known
     assert known.low < 20.0 < known.high < 40
-    predictions = [trial(number, latency_p50_ms=Figure(value=5.0)) for number in range(12)]
+    predictions = [trial(number, number, latency_p50_ms=Figure(value=5.0)) for number in range(12)]
     assert calibration_of(predictions, space, fast(), "openvino") is None, "a prediction is no anchor"
+    shared = [trial(number, number % 4) for number in range(12)]
+    assert calibration_of(shared, space, fast(), "openvino") is None, "four measurements are four anchors"
     assert calibration_of(measured, space, fast(), "torch") is None
     other, _ = only(tiny_checkpoint, tmp_path, {"visual_tokens": {"keep": 0.1}})
     assert calibration_of(measured, other, fast(), "openvino") is None

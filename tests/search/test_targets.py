@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
+from hardware_profiles import profile
 from search import targets
 from search.config import SearchConfig, load_config
+from search.session import prepare
 from spaces.errors import BadInput
+from tests.project import Project
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +79,15 @@ def test_predictions_are_asked_for(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         read(tmp_path, **fields)
+
+
+def test_a_stand_in_goes_by_its_profiles_name_wherever_the_file_is(project: Project) -> None:
+    config = project(device={"profile": "mine.yaml", "predicted": True})
+    built_in = Path(profile.__file__).with_name("profiles") / "raspberry-pi-5-8gb.yaml"
+    mine = yaml.safe_load(built_in.read_text()) | {"name": "line-3"}
+    (config.parent / "mine.yaml").write_text(yaml.safe_dump(mine))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(config.parent)
+        prepared = prepare(config, run=config.parent / "run", budget=None, resume=False)
+    prepared.close()
+    assert prepared.fleet.names == tuple(prepared.run.settings["devices"]) == ("line-3",)

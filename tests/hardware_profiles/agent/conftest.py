@@ -80,7 +80,7 @@ class Host:
         return found.value
 
     async def take(self, ttl_s: float = 60.0) -> dict[str, Any]:
-        body = json.dumps({"ttl_s": ttl_s, "holder": "test"}).encode()
+        body = json.dumps({"ttl_s": ttl_s}).encode()
         lease = json.loads((await self.call("PUT", f"/v1/leases/{self.lease}", body)).body)
         self.epoch = lease["epoch"]
         return dict(lease)

@@ -4,12 +4,14 @@ import socket
 import ssl
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from hardware_profiles.agent.access import LINE_S, MOST_LINES, Access
 from hardware_profiles.agent.http import PAIR_BYTES
 from hardware_profiles.agent.identity import Paired, Tokens
-from hardware_profiles.certificates import Identity
+from hardware_profiles.certificates import Identity, identity_in
 from hardware_profiles.wire import PairRequest, dump
 from tests.door import PATIENT, Door, Opened, replies
 
@@ -159,3 +161,19 @@ def test_closing_the_door_ends_every_connection(opened: Opened) -> None:
                 assert client.recv(1000) == b""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(door.address, timeout=10)
+
+
+def test_strangers_cannot_push_out_what_the_log_says(tmp_path: Path) -> None:
+    now = 0.0
+    access = Access(tmp_path, identity_in(tmp_path / "identity", "agent"), now=lambda: now)
+    log = tmp_path / "audit.jsonl"
+    for number in range(1000):
+        access.refusal("10.0.0.1", f"GET /{number}")
+    assert len(log.read_text().splitlines()) == MOST_LINES
+    now = LINE_S
+    for number in range(2):
+        access.refusal("10.0.0.2", f"GET /{number}" + "x" * 1000)
+    *_, last = map(json.loads, log.read_text().splitlines())
+    assert len(log.read_text().splitlines()) == MOST_LINES + 1
+    assert last["detail"].startswith("GET /0x")
+    assert last["detail"].endswith(f"; {1000 - MOST_LINES} lines were left out before this one")

@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from hardware_profiles.agent.identity import Paired
 from hardware_profiles.certificates import identity_in
-from hardware_profiles.wire import PROTOCOLS, Hello, PairRequest, dump, parse
+from hardware_profiles.wire import PROTOCOLS, Hello, LeaseRequest, PairRequest, dump, parse
 from tests.door import AGENT, call, serving
+from tests.hardware_profiles.devices.scripted import wait_for
 
 HOSTS_ONLY = ("httpx", "optuna", "pydantic", "rich", "torch", "typer", "yaml")
 
@@ -63,6 +67,37 @@ def test_serve_pair_hello_unpair_and_a_restart(tmp_path: Path) -> None:
         assert event in events
     kept = [path for path in state.rglob("*") if path.is_file() and secret in path.read_text(errors="replace")]
     assert kept == []
+
+
+def test_status_says_who_has_the_device_and_what_it_keeps(tmp_path: Path) -> None:
+    state, hosts = tmp_path / "state", {name: identity_in(tmp_path / name, name) for name in ("laptop", "server")}
+    idle = json.loads(agent("status", "--state", state, "--json").stdout)
+    assert (idle["serving"], idle["address"], idle["holder"], idle["paired"]) == (False, "", None, [])
+    for name, host in hosts.items():
+        Paired(state).add(name, host.pem)
+    with serving(state) as (process, ready):
+        lease = dump(LeaseRequest(ttl_s=60.0))
+        for name in ("laptop", "server"):
+            assert call(ready, state, hosts[name], "PUT", f"/v1/leases/{uuid4()}", lease)[0] == 200
+        (state / "blobs" / ("0" * 64)).write_bytes(b"x" * 12_345)
+
+        def look() -> Any:
+            return json.loads(agent("status", "--state", state, "--json").stdout)
+
+        wait_for(lambda: look()["waiting"])
+        found = look()
+        assert (found["serving"], found["address"]) == (True, f"127.0.0.1:{ready['port']}")
+        assert (found["holder"], found["waiting"]) == ("laptop", ["server"])
+        assert sorted(found["paired"]) == ["laptop", "server"]
+        assert (found["running"], found["queued"], found["kept"], found["blobs_bytes"]) == (None, 0, 0, 12_345)
+        assert found["runtimes"]["openvino"]
+        shown = agent("status", "--state", state).stdout
+        for words in ("held by laptop", "serving 127.0.0.1", "none runs; 0 queued"):
+            assert words in shown
+        process.terminate()
+        process.wait(timeout=20)
+    assert "not serving" in agent("status", "--state", state).stdout
+    assert json.loads(agent("status", "--state", state, "--json").stdout)["holder"] is None
 
 
 def test_a_token_can_be_made_before_the_agent_ever_served(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hardware_profiles.agent.blobs import Blobs
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.layout import lay_out
 from hardware_profiles.bundle import parse_manifest
-from hardware_profiles.headers import MOST_COUNT, MOST_HEADER, check_gguf, check_ir, check_safetensors
+from hardware_profiles.headers import MOST_COUNT, MOST_JSON, check_gguf, check_ir, check_safetensors
 from hardware_profiles.messages import Job
 from hardware_profiles.wire import WireJob, WireRequest
 from spaces.errors import BadInput
@@ -48,7 +48,7 @@ TENSORS: dict[str, bytes] = {
     "empty": b"",
     "a header without end": (1 << 63).to_bytes(8, "little") + b"{}",
     "a header past the file": tensors({}, length=3),
-    "a header that is too long": tensors({}, length=MOST_HEADER + 1),
+    "a header that is too long": tensors(b"{" + b" " * MOST_JSON + b"}"),
     "no JSON": tensors(b"{]"),
     "no UTF-8": tensors(b'{"\xff":1}'),
     "deep": tensors(b'{"a":' + b"[" * 200_000),
@@ -147,6 +147,8 @@ def constant(offset: Any, size: Any, kind: str = "f16", shape: str = "2, 3", lay
 
 GRAPHS: dict[str, str] = {
     "no XML": "<net",
+    "an element that is too long": f'<net name="{"x" * (MOST_JSON + (1 << 20))}"/>',
+    "an element that is too long to come to an end": f'<net name="{"x" * (MOST_JSON + (1 << 20))}',
     "another root": graph("", root="html"),
     "two roots": graph("") + graph(""),
     "past the end": graph(constant(90, 12)),

@@ -1,3 +1,4 @@
+import errno
 import json
 import stat
 import threading
@@ -31,6 +32,18 @@ def test_an_identity_is_made_once_and_its_key_is_private(tmp_path: Path) -> None
     certificate.verify_directly_issued_by(certificate)
     assert certificate.not_valid_before_utc <= datetime.fromisoformat("1970-01-01T00:00:00+00:00")
     assert certificate.not_valid_after_utc.year == 9999
+
+
+def test_a_disk_that_fails_leaves_no_private_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="No space left") as failed:
+            identity_in(tmp_path / "identity", "agent")
+    assert failed.value.filename == str(tmp_path / "identity" / "key.pem")
+    assert [path.name for path in (tmp_path / "identity").iterdir()] == ["lock"]
 
 
 def test_processes_that_begin_at_once_make_one_identity(tmp_path: Path) -> None:

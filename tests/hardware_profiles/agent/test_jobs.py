@@ -36,8 +36,8 @@ def kept(tmp_path: Path) -> Kept:
     return Kept(tmp_path / "state")
 
 
-def record(uuid: str = UUIDS[0]) -> Record:
-    return Record(uuid=uuid, peer="a" * 64, epoch=7, digest="d" * 64)
+def record(uuid: str = UUIDS[0], peer: str = "a") -> Record:
+    return Record(uuid=uuid, peer=peer * 64, epoch=7, digest="d" * 64)
 
 
 def test_a_result_is_kept_over_a_restart_until_it_is_acknowledged(kept: Kept) -> None:
@@ -186,6 +186,20 @@ def test_the_table_is_bounded_by_what_nobody_fetches(kept: Kept, monkeypatch: py
     jobs.submit(record(UUIDS[2]))
     assert jobs.known(UUIDS[1]) == "acknowledged"
     assert [event for event, _ in kept.audited] == ["result dropped"]
+
+
+def test_who_fills_the_table_loses_results_before_others_do(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "MOST_KEPT", 3)
+    jobs = kept.open()
+    for uuid, peer in zip(UUIDS[:3], "bac", strict=False):
+        jobs.submit(record(uuid, peer))
+        jobs.end(uuid, "done", "result", {})
+    jobs.submit(record(UUIDS[3], "a"))
+    assert jobs.known(UUIDS[1]) == "acknowledged"
+    with pytest.raises(Refused, match="NO_SPACE"):
+        jobs.submit(record(UUIDS[4], "a"))
+    jobs.submit(record(UUIDS[5], "b"))
+    assert [jobs.known(uuid) for uuid in (UUIDS[0], UUIDS[2])] == ["acknowledged", "kept"]
 
 
 def test_a_job_that_is_over_stays_as_it_is(kept: Kept) -> None:

@@ -16,7 +16,9 @@ from hardware_profiles.agent import worker as worker_module
 from hardware_profiles.agent.exchange import Asked
 from hardware_profiles.agent.leases import Leases
 from hardware_profiles.agent.service import Service
+from hardware_profiles.agent.status import LOCK, status
 from hardware_profiles.bundle import Bundle as Sealed
+from hardware_profiles.held import locked
 from hardware_profiles.messages import Answer, JobFailed, Measurement, Request, Unkillable
 from hardware_profiles.wire import Hello, Preflight, WireJob, WireRequest, build, dump, parse
 from tests.hardware_profiles.agent.conftest import FACTS, HANGS, PNG, Agent, Bundle, Host, sha256
@@ -177,7 +179,9 @@ def test_a_host_that_dies_frees_the_device_and_its_late_write_is_stale(
             assert await dead.status(one) == "cancelled"
         assert gone(int(pids.read_text()))
         await dead.refused(409, "STALE_EPOCH", "PUT", f"/v1/jobs/{uuid}/acknowledged")
-        await other.refused(424, "MISSING_BLOBS", "PUT", f"/v1/jobs/{uuid4()}", dump(bundle.job()))  # the image is gone
+        while not agent.heard_of("image deleted"):  # by the worker, once it has ended the job
+            await asyncio.sleep(0.01)
+        await other.refused(424, "MISSING_BLOBS", "PUT", f"/v1/jobs/{uuid4()}", dump(bundle.job()))
         await other.call("DELETE", f"/v1/leases/{other.lease}")
         await dead.take()
         assert (await dead.call("PUT", f"/v1/jobs/{uuid}/acknowledged")).status == 204
@@ -200,6 +204,21 @@ def test_a_lease_runs_out_by_itself(agent: Agent, bundle: Bundle, monkeypatch: p
         assert (await host.follow(uuid))[-1].content["fault"] == "STALE_EPOCH"
 
     agent.run(test, HANGS)
+
+
+def test_status_names_the_job_that_runs_and_counts_the_rest(agent: Agent, bundle: Bundle) -> None:
+    async def test(service: Service) -> None:
+        host = await ready(service, bundle)
+        first = await host.submit(bundle.job())
+        await host.until(first, "phase")
+        await host.submit(bundle.job(min_answers=12))
+        with locked(agent.state / LOCK, exclusive=True):
+            found = await asyncio.to_thread(status, agent.state)
+        assert (found.running, found.queued, found.kept) == (first, 1, 0)
+        assert found.holder == "an unpaired host"
+
+    agent.run(test, HANGS)
+    assert status(agent.state).kept == 2
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -281,21 +300,6 @@ def test_a_runner_that_outlives_sigkill_quarantines_the_device(
     assert len(agent.heard_of("quarantined")) == 1
 
 
-def test_a_preflight_is_refused_where_the_agent_cannot_look(
-    agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker_module, "PREFLIGHT", "hardware_profiles.no_such_module")
-
-    async def test(service: Service) -> None:
-        host = await ready(service, bundle)
-        uuid = await host.submit(bundle.job(kind="preflight", requests=()))
-        event = (await host.follow(uuid))[-1]
-        assert (event.event, event.content["fault"]) == ("fault", "INVALID_INPUT")
-        assert "no_such_module" in event.content["reason"]
-
-    agent.run(test)
-
-
 def test_a_preflight_that_fails_says_how(agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PREFLIGHT", "json.tool")  # which ends with 2 for a folder
 
@@ -368,8 +372,8 @@ MALFORMED: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "no JSON": ("PUT", f"/v1/jobs/{uuid4()}", b"{", {}),
     "no job": ("PUT", f"/v1/jobs/{uuid4()}", b"{}", {}),
     "no lease": ("PUT", f"/v1/leases/{uuid4()}", b"[]", {}),
-    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999, "holder": ""}', {}),
-    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s, "holder": ""}' % (b"0" * 400), {}),
+    "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999}', {}),
+    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s}' % (b"0" * 400), {}),
     "a time without end": (
         "PUT",
         f"/v1/jobs/{uuid4()}",

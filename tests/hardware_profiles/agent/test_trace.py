@@ -75,10 +75,11 @@ def test_a_measurement_says_what_the_device_was_like(
         "begin(); say('phase', phase='work'); began = time.monotonic(); time.sleep(0.5);"
         "say('worked', began_s=began, ended_s=time.monotonic())\n"
         "for row in range(40): timing(10.0 if row < 20 else 12.5)\n"
-        "timing(90.0); say('done', memory_peak_bytes=300, properties={})"
+        "timing(90.0); say('done', memory_peak_bytes=300, accelerator_peak_bytes=2000, properties={})"
     )
     result = measure(job, command=script(code), sensors=Sensors(root), mode="finalist")
     assert result.regime == "sustained"
+    assert (result.processes[0].memory_peak_bytes, result.memory_peak_bytes) == (300, 2300)
     assert result.platform["governor"] == "schedutil"
     assert len(result.processes) == 5
     process = result.processes[0]

@@ -40,9 +40,7 @@ from spaces.prompting import Prompt
 Open = Callable[..., RemoteDevice]
 FACTS = Facts(machine="x86_64", model="a board", cpu="a cpu", memory_bytes=8 << 30, threads=4, dtypes=("f32",))
 NEVER = threading.Event()
-HELLO = Hello(
-    protocols=(1, 1), agent="0.1.0", boot_id="another", instance="1", runtimes={"openvino": "9999.0"}, facts=FACTS
-)
+HELLO = Hello(protocols=(1, 1), agent="0.1.0", boot_id="another", runtimes={"openvino": "9999.0"}, facts=FACTS)
 
 
 def measurement(e2e_ms: float = 5.0) -> Measurement:

@@ -1,0 +1,41 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hardware_profiles.agent import proc
+
+
+def test_a_process_is_what_the_system_calls_say_of_it() -> None:
+    code = "import sys; sum(range(3_000_000)); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        assert child.stdout
+        child.stdout.read(1)
+        found = proc.stat(child.pid)
+        assert found is not None
+        assert (found.parent, found.group, found.session) == (os.getpid(), os.getpgid(child.pid), os.getsid(child.pid))
+        assert found.runs
+        assert child.pid in [one.pid for one in proc.processes()]
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        ended = proc.stat(child.pid)
+        assert ended is not None
+        assert not ended.runs
+        usage = os.wait4(child.pid, 0)[2]
+        child.returncode = 0
+    assert abs(ended.cpu_s - usage.ru_utime - usage.ru_stime) <= 3 * proc.TICK_S
+    assert ended.started == found.started
+    assert proc.stat(child.pid) is None
+
+
+def test_a_name_may_hold_what_looks_like_fields(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "self").mkdir()
+    fields = " ".join(str(number) for number in range(4, 53))
+    (tmp_path / "7" / "stat").write_text(f"7 (a) S 1 (b) R {fields}\n")
+    (found,) = proc.processes(tmp_path)
+    assert (found.pid, found.name, found.state, found.parent, found.started) == (7, "a) S 1 (b", "R", 4, 22)
+    assert found.cpu_s == (14 + 15) * proc.TICK_S
+    assert found.children_s == (16 + 17) * proc.TICK_S
