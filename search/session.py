@@ -99,7 +99,7 @@ def prepare(
     before = _before(folder, resume)
     owner = str(before.get("id") or uuid4())
     predicted = _predicted(config, space)
-    names = (predicted.profile.name,) if predicted else config.targets.names
+    names = (predicted.profile.name,) if predicted else config.targets.names  # a profile's file is not its name
     fleet = Fleet(names, Gate(), Event(), owner)
     fleet.says = says
     try:

@@ -1,12 +1,14 @@
 """Which devices a search file names, and what its objectives and limits come to on them."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hardware_profiles import profile
+import hardware_profiles
+from objectives.devices import devices_of
 from search import targets
 from search.config import SearchConfig, load_config
 from search.session import prepare
@@ -81,13 +83,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, fields: dict[str, Any], words
         read(tmp_path, **fields)
 
 
-def test_a_stand_in_goes_by_its_profiles_name_wherever_the_file_is(project: Project) -> None:
-    config = project(device={"profile": "mine.yaml", "predicted": True})
-    built_in = Path(profile.__file__).with_name("profiles") / "raspberry-pi-5-8gb.yaml"
-    mine = yaml.safe_load(built_in.read_text()) | {"name": "line-3"}
-    (config.parent / "mine.yaml").write_text(yaml.safe_dump(mine))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(config.parent)
-        prepared = prepare(config, run=config.parent / "run", budget=None, resume=False)
-    prepared.close()
-    assert prepared.fleet.names == tuple(prepared.run.settings["devices"]) == ("line-3",)
+def test_a_profile_s_file_goes_by_the_name_within(project: Project, tmp_path: Path) -> None:
+    folder = Path(hardware_profiles.__file__).parent / "profiles"
+    profile = (folder / "raspberry-pi-5-8gb.yaml").read_text()
+    (tmp_path / "board.yaml").write_text(profile.replace("name: raspberry-pi-5-8gb", "name: my-board"))
+    config = project(device={"profile": str(tmp_path / "board.yaml"), "predicted": True})
+    with closing(prepare(config, run=tmp_path / "run", budget=None, resume=False)) as prepared:
+        assert prepared.fleet.names == devices_of(prepared.run.settings) == ("my-board",)
