@@ -54,5 +54,6 @@ class References:
             for _ in range(times):
                 with self._measuring.fleet.turn(name) as device:
                     bundle = self._run.bundle(number)
-                    found, _ = self._measuring.measured(device, bundle, "provisional", time.monotonic())
+                    ordinal = 1 + len(self._run.read_references(name))  # 0 is the trial's own measurement
+                    found, _ = self._measuring.measured(device, bundle, "provisional", time.monotonic(), ordinal)
                     self._run.log_reference(number, name, found)

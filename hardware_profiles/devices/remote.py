@@ -4,15 +4,18 @@ A job's way: acknowledge what was returned before; submit; where blobs are missi
 follow its events to the end. Wherever the line breaks, the same call is made again. Where the *job* is gone (the lease
 ran out, the agent or the device restarted), it is submitted anew under another uuid, ``RESUBMITS`` times at most.
 
-**No result is lost, none is measured twice.** A job's uuid is uuid5(owner, digest of the job's content, n), where n
-counts the times that this owner asked the same; the lease's uuid is uuid5(owner, "lease"). A result is acknowledged
-when the next job begins or the device is closed, so after its caller has kept it. A host that was killed before opens
-the device again with the same ``owner`` (the run's id), has its lease still or queues for it, passes over the n that
-were acknowledged (REPLAYED), and finds the job that is running, or its result, under the first n that was not.
+**No result is lost, none is measured or kept twice.** A job's uuid is uuid5(owner, digest of the job's content and of
+its ordinal among the caller's records, n), where n counts the times that this owner asked the same; the lease's uuid is
+uuid5(owner, "lease"). A result is acknowledged when the next job begins or the device is closed, so after its caller
+has kept it. A host that was killed before opens the device again with the same ``owner`` (the run's id), has its lease
+still or queues for it, passes over the n that were acknowledged (REPLAYED), and finds the job that is running, or its
+result, under the first n that was not. What its caller had kept by then it does not ask for again, or by the next
+ordinal, so that nothing hangs on whether that was acknowledged.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -79,10 +82,12 @@ class RemoteDevice:
         *,
         mode: Mode = "provisional",
         min_answers: int = 11,
+        ordinal: int = 0,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
         packed = pack("measure", bundle, requests, mode=mode, min_answers=min_answers)
+        packed = replace(packed, content=f"{packed.content}/{ordinal}")
         return self._run(packed, self._patience(cancel, waiting)).measurement()
 
     def answer(
