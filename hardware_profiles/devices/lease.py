@@ -28,6 +28,11 @@ class DeviceLease:
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"lease of {connection.name}", daemon=True)
 
+    @property
+    def held(self) -> int | None:
+        """The epoch under which the device is ours, as far as we know; null where it is not."""
+        return self._held.epoch if self._held else None
+
     def epoch(self, patience: Patience) -> int:
         """The epoch that writes name. Waits in the queue for as long as others are before us.
 
@@ -37,11 +42,10 @@ class DeviceLease:
         told = 0
         while True:
             patience.pause(0)
-            held = self._held
-            if held is not None and held.epoch is not None:
-                return held.epoch
+            if (epoch := self.held) is not None:
+                return epoch
             try:
-                held = self._ask()
+                asked = self._ask()
             except Unreachable as error:
                 patience.failed(error)
                 continue
@@ -50,10 +54,10 @@ class DeviceLease:
             patience.progress()
             if not self._heart.is_alive():
                 self._heart.start()
-            if held.epoch is None:
-                if held.position != told:
-                    patience.waiting(f"{self._connection.name} is taken; place {held.position} in its queue")
-                    told = held.position
+            if asked.epoch is None:
+                if asked.position != told:
+                    patience.waiting(f"{self._connection.name} is taken; place {asked.position} in its queue")
+                    told = asked.position
                 patience.pause(min(_QUEUE_S, self._every_s))
 
     def lost(self, epoch: int) -> None:

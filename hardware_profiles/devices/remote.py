@@ -161,7 +161,9 @@ class RemoteDevice:
         while True:
             job = uuid5(self._owner, f"{packed.content}/{self._asked.get(packed.content, 0)}")
             try:
-                answer = self._write("PUT", f"/v1/jobs/{job}", patience, packed.body)
+                answer = self._fenced(
+                    patience, partial(self._write, "PUT", f"/v1/jobs/{job}", patience, body=packed.body)
+                )
             except Refused as error:
                 if error.problem.code == "REPLAYED":
                     self._count(packed)
@@ -189,11 +191,8 @@ class RemoteDevice:
         except Refused as error:
             raise refusal(self.name, error) from error
 
-    def _write(self, method: str, path: str, patience: Patience, body: bytes = b"") -> Answer:
-        def write(epoch: int) -> Answer:
-            return self.connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
-
-        return self._fenced(patience, write)
+    def _write(self, method: str, path: str, patience: Patience, epoch: int, body: bytes = b"") -> Answer:
+        return self.connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
 
     def _fenced(self, patience: Patience, write: Callable[[int], T]) -> T:
         """Make a write under the lease's epoch; a lease that was lost is taken again, a bounded number of times."""
@@ -217,17 +216,26 @@ class RemoteDevice:
 
     def _cancel(self, job: UUID) -> None:
         """Ask the device once to stop a job; if that does not go through, the end of the lease will stop it."""
+        if (epoch := self._lease.held) is None:
+            return
         try:
-            self._write("DELETE", f"/v1/jobs/{job}", Patience(self.name, cancel=Event(), limit_s=0))
+            self._write("DELETE", f"/v1/jobs/{job}", Patience(self.name, cancel=Event(), limit_s=0), epoch)
         except (Refused, JobFailed) as error:
             _LOG.info("job %s on %s was not cancelled: %s", job, self.name, error)
 
     def _acknowledge(self, patience: Patience) -> None:
-        """Let the device forget what our callers have kept. A job that it will not let go is tried again next time."""
+        """Let the device forget what our callers have kept, while it is ours: no queue is worth that.
+
+        A job that it will not let go is tried again next time.
+        """
         for job in tuple(self._ended):
+            if (epoch := self._lease.held) is None:
+                return
             try:
-                self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience)
+                self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience, epoch)
             except Refused as error:
+                if error.problem.code == "STALE_EPOCH":
+                    self._lease.lost(epoch)
                 if error.problem.code not in ("NOT_FOUND", "REPLAYED"):
                     _LOG.info("job %s on %s was not acknowledged: %s", job, self.name, error)
                     continue

@@ -1,10 +1,18 @@
 """Case 11: two hosts want the device at once. One has it, the other knows its place and is served afterwards."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
-from tests.faults.bench import Bench, until
+import pytest
+
+from hardware_profiles.agent.supervisor import Cancelled
+from tests.faults.bench import NEVER, Bench, asked, until
 from tests.faults.hosts import Host
+from tests.faults.proxy import Proxy
+
+THEIRS = "00000000-0000-4000-8000-000000000002"
 
 
 def test_case_11_of_two_hosts_one_is_served_and_then_the_other(
@@ -32,3 +40,27 @@ def test_case_11_of_two_hosts_one_is_served_and_then_the_other(
         assert second.hear("closed")
     until(lambda: len({one.question for one in bench.executions()}) == 2)
     assert bench.audit("stale epoch") == []
+
+
+def test_case_11_a_host_whose_lease_another_took_says_farewell_without_queueing(
+    bench: Bench, line: Proxy, host: Host, other: Host, bundle: Path, image: Path, aside: ThreadPoolExecutor
+) -> None:
+    stop = Event()
+    with host.open() as device, other.calls(bench) as call:
+        device.answer(bundle, asked(image), cancel=NEVER)
+        line.partition()
+        bench.kill()
+        bench.start()
+        assert call.take(THEIRS).epoch
+        line.heal()
+        waits = aside.submit(device.answer, bundle, asked(image, "in vain"), cancel=stop)
+        until(lambda: device._lease._held and device._lease._held.epoch is None)
+        stop.set()
+        with pytest.raises(Cancelled):
+            waits.result(10)
+        farewell = aside.submit(device.close)
+        try:
+            farewell.result(10)
+        finally:
+            call("DELETE", f"/v1/leases/{THEIRS}")
+    assert [one.question for one in bench.executions()] == ["what ?"]
