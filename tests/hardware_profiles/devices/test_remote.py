@@ -11,6 +11,7 @@ from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.device import Device
 from hardware_profiles.messages import Answer, JobFailed, Request
+from hardware_profiles.wire import Code
 from spaces.errors import BadInput
 from tests.hardware_profiles.devices.scripted import HELLO, NEVER, Agent, Open, measurement, wait_for
 
@@ -143,6 +144,21 @@ def test_what_the_agent_refuses_is_not_tried_again(
     with pytest.raises(JobFailed, match=r"INVALID_INPUT: bench refused: model\.bin: overlapping offsets"):
         device.measure(bundle, asked, cancel=NEVER)
     assert agent.script.count("PUT", "/jobs/") == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(507, "NO_SPACE"), (409, "CONFLICT"), (424, "MISSING_BLOBS")])
+def test_what_passes_is_no_fault_of_the_configuration(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], status: int, code: Code
+) -> None:
+    device = start()
+
+    def refuse(call: Asked) -> None:
+        if "/jobs/" in call.path:
+            raise refused(status, code, "the journal cannot be written")
+
+    agent.script.before = refuse
+    with pytest.raises(JobFailed, match="TRANSPORT: bench refused: the journal cannot be written"):
+        device.measure(bundle, asked, cancel=NEVER)
 
 
 def test_both_versions_are_named_where_the_protocols_do_not_meet(agent: Agent, start: Open) -> None:  # case 24
