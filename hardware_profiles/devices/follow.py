@@ -86,17 +86,22 @@ def each_once(enough: Enough) -> Enough:
     return asked
 
 
-def follow(connection: Connection, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
+def follow(connection: Connection, job: UUID, patience: Patience, enough: Enough | None, silent_s: float) -> Followed:
     """Hear a job's events to its end, or until the caller has heard ``enough``.
 
     Raises:
         Gone: the job is no more, and it is not its own fault.
-        JobFailed: the job's own fault; or ``DEVICE_LOST``, ``TRANSPORT``.
+        JobFailed: the job's own fault; ``DEVICE_LOST``, also where the agent answers but for ``silent_s`` seconds has
+            no event of the job; ``TRANSPORT``.
         Cancelled: the caller's event was set.
     """
-    followed, after = Followed(), 0
+    followed, after, heard = Followed(), 0, time.monotonic()
     while True:
         events = _events(connection, job, after, patience)
+        if events:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > silent_s:
+            raise JobFailed("DEVICE_LOST", f"{connection.name} has said nothing of a job for {silent_s:.0f} s")
         for event in events:
             after = event.seq
             came = followed.take(event)

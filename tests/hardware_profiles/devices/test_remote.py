@@ -10,7 +10,8 @@ from hardware_profiles.agent.exchange import Asked, refused
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.device import Device
-from hardware_profiles.messages import Answer, JobFailed, Request
+from hardware_profiles.devices import upload
+from hardware_profiles.messages import Answer, Job, JobFailed, Request
 from hardware_profiles.wire import Code
 from spaces.errors import BadInput
 from tests.hardware_profiles.devices.scripted import HELLO, NEVER, Agent, Open, measurement, wait_for
@@ -193,6 +194,17 @@ def test_a_host_that_was_unpaired_is_told_so_at_once(agent: Agent, start: Open, 
     with pytest.raises(JobFailed, match=r"does not know this host \(any more\); pair it again") as told:
         device.measure(bundle, asked, cancel=NEVER)
     assert told.value.fault == "DEVICE_LOST"
+
+
+def test_a_job_of_which_nothing_is_heard_is_not_followed_for_ever(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = start()
+    runner = Job(kind="measure", bundle="", requests=asked)
+    monkeypatch.setattr(upload, "_MARGIN_S", 0.3 - runner.total_s)
+    agent.script.runs = lambda _: [("phase", {"phase": "load"})]
+    with pytest.raises(JobFailed, match="DEVICE_LOST: bench has said nothing of a job for 0 s"):
+        device.measure(bundle, asked, cancel=NEVER)
 
 
 def test_events_that_are_missing_are_noticed(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
