@@ -138,7 +138,7 @@ class RemoteDevice:
 
     def _follow(self, packed: Packed, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
         try:
-            followed = follow(self.connection, job, patience, enough, packed.silent_s)
+            followed = follow(self.connection, packed, job, patience, enough)
         except Cancelled:
             self._cancel(job)
             self._end(packed, job)

@@ -24,11 +24,12 @@ _DIGESTS: dict[tuple[str, int, int, int], str] = {}  # of images, by path, inode
 class Packed:
     """A job as it is sent, with its digest, and where on this machine the blobs that it names are: digest -> path.
 
-    ``silent_s``: how long an agent that works may have nothing to say of it.
+    ``asked`` are the ids of its requests; ``silent_s`` is how long an agent that works may have nothing to say of it.
     """
 
     body: bytes
     content: str
+    asked: tuple[str, ...]
     silent_s: float
     blobs: Mapping[str, Path]
     manifest: Manifest
@@ -55,7 +56,12 @@ def pack(
     runner = Job(kind="measure", bundle="", requests=tuple(requests), min_answers=job.min_answers)
     silent_s = runner.total_s + _MARGIN_S
     return Packed(
-        body=body, content=hashlib.sha256(body).hexdigest(), silent_s=silent_s, blobs=blobs, manifest=manifest
+        body=body,
+        content=hashlib.sha256(body).hexdigest(),
+        asked=tuple(one.id for one in asked),
+        silent_s=silent_s,
+        blobs=blobs,
+        manifest=manifest,
     )
 
 

@@ -207,6 +207,52 @@ def test_a_job_of_which_nothing_is_heard_is_not_followed_for_ever(
         device.measure(bundle, asked, cancel=NEVER)
 
 
+def changed(**fields: Any) -> dict[str, Any]:
+    """A measurement of which one process has other fields, or its timings do."""
+    found = asdict(measurement())
+    for part in (found["processes"][0], *found["processes"][0]["timings"]):
+        part |= {name: value for name, value in fields.items() if name in part}
+    return found
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        asdict(measurement()) | {"processes": []},
+        changed(timings=[]),
+        changed(id="9"),
+        changed(e2e_ms=0.0),
+        changed(ttft_ms=-1),
+        changed(memory_peak_bytes=0),
+        changed(load_s=0),
+        {},
+    ],
+)
+def test_a_measurement_that_cannot_be_of_this_job_is_of_the_way(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], result: dict[str, Any]
+) -> None:
+    agent.script.runs = lambda _: [("result", result)]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().measure(bundle, asked, cancel=NEVER)
+
+
+@pytest.mark.parametrize("ids", ["012", "01239", "01233", "", "9"])
+def test_answers_that_were_not_asked_or_are_left_out_are_of_the_way(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], ids: str
+) -> None:
+    said = [{"id": one, "text": "red", "tokens": 1} for one in ids]
+    facts = {"load_s": 0.5, "work_s": 0.2, "memory_peak_bytes": 7, "properties": {}}
+    agent.script.runs = lambda _: [("answers", {"answers": said}), ("result", facts)]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().answer(bundle, asked, cancel=NEVER)
+
+
+def test_a_fault_that_there_is_not_is_of_the_way(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
+    agent.script.runs = lambda _: [("fault", {"fault": "EATEN", "reason": "by a dog"})]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().measure(bundle, asked, cancel=NEVER)
+
+
 def test_events_that_are_missing_are_noticed(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
     device = start()
     agent.script.runs = lambda _: [("phase", {"phase": "load"}), ("phase", {"phase": "warmup"})]
