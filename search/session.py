@@ -92,7 +92,8 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     before = _before(folder, resume)
     owner = str(before.get("id") or uuid4())
     predicted = _predicted(config, space)
-    fleet = Fleet(config.targets.names, Gate(), Event(), owner)
+    names = (predicted.profile.name,) if predicted else config.targets.names  # a profile's file is not its name
+    fleet = Fleet(names, Gate(), Event(), owner)
     try:
         devices = stand_in(predicted) if predicted else open_all(fleet, before.get("devices", {}))
         space, lacking = narrowed(space, together(devices.values()))

@@ -1,14 +1,19 @@
 """Which devices a search file names, and what its objectives and limits come to on them."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import hardware_profiles
+from objectives.devices import devices_of
 from search import targets
 from search.config import SearchConfig, load_config
+from search.session import prepare
 from spaces.errors import BadInput
+from tests.project import Project
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +81,12 @@ def test_predictions_are_asked_for(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         read(tmp_path, **fields)
+
+
+def test_a_profile_s_file_goes_by_the_name_within(project: Project, tmp_path: Path) -> None:
+    folder = Path(hardware_profiles.__file__).parent / "profiles"
+    profile = (folder / "raspberry-pi-5-8gb.yaml").read_text()
+    (tmp_path / "board.yaml").write_text(profile.replace("name: raspberry-pi-5-8gb", "name: my-board"))
+    config = project(device={"profile": str(tmp_path / "board.yaml"), "predicted": True})
+    with closing(prepare(config, run=tmp_path / "run", budget=None, resume=False)) as prepared:
+        assert prepared.fleet.names == devices_of(prepared.run.settings) == ("my-board",)
