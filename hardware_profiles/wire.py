@@ -5,6 +5,7 @@ Control bodies are JSON objects of the dataclasses here; blobs are raw bytes. Ev
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -217,7 +218,10 @@ def parse(kind: type[T], body: bytes) -> T:
         document = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the body is no JSON ({error})") from None
-    made: T = build(kind, document, kind.__name__)
+    try:
+        made: T = build(kind, document, kind.__name__)
+    except RecursionError:  # while the value that does not fit is shown
+        raise Malformed("the body is nested too deeply") from None
     return made
 
 
@@ -242,7 +246,8 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if kind is float:
-        _expect(isinstance(value, int | float) and not isinstance(value, bool), value, where, "a number")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        _expect(number, value, where, "a number")
         return float(value)
     return _expect(type(value) is kind, value, where, kind.__name__)
 

@@ -57,11 +57,15 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceEvent:
-    """Something that happened to a device of a run. ``time`` is seconds since the epoch."""
+    """Something that happened to a device of a run. ``time`` is seconds since the epoch.
+
+    ``event``: ``lost`` is away so long that the search went on without it; ``interrupted``: it was silent or lost a
+    job, and went on.
+    """
 
     device: str
     time: float
-    event: Literal["opened", "lost", "back"]
+    event: Literal["opened", "lost", "back", "interrupted"]
     reason: str = ""
 
 

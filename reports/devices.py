@@ -4,6 +4,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,9 +15,11 @@ from objectives.latency import between_processes
 from objectives.run import RunFolder
 from objectives.trial import DeviceResult, Trial
 from reports.markup import Html, card, element, join
+from reports.words import by_kind
 
 _MOST_HAPPENED = 12
-_EVENTS = {"lost": "was lost", "back": "came back"}
+_MOST_SHOWN = 200  # characters of a reason, which may name processes with their arguments
+_EVENTS = {"lost": "was lost", "back": "came back", "interrupted": "was interrupted"}
 
 
 def devices_section(run: RunFolder, trials: Sequence[Trial]) -> Html | None:
@@ -61,10 +64,11 @@ def _profile(record: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(str(one) for one in known if one))
 
 
-def _pairs(found: object) -> str | None:
+def _pairs(found: object) -> Html | None:
+    """A line for each."""
     if not isinstance(found, Mapping) or not found:
         return None
-    return "; ".join(f"{key} {value}" for key, value in found.items())
+    return join(*[element("div", f"{key} {value}") for key, value in found.items()])
 
 
 def _measurements(run: RunFolder, name: str, trials: Iterable[Trial]) -> Iterator[Measurement]:
@@ -121,8 +125,7 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
         for one in run.device_events()
         if one.device == name and one.event in _EVENTS
     ]
-    retries = Counter(reason for one in measurements for reason in one.retries)
-    told += [f"measured again {count} times: {reason}" for reason, count in retries.most_common()]
+    told += _repeats(measurements)
     invalid = Counter(
         found.reason for trial in trials if (found := trial.devices.get(name)) and found.state == "invalid"
     )
@@ -133,6 +136,16 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
         return None
     more = [f"and {len(told) - _MOST_HAPPENED} more"] if len(told) > _MOST_HAPPENED else []
     return element("ul", *[element("li", line) for line in [*told[:_MOST_HAPPENED], *more]])
+
+
+def _repeats(measurements: Sequence[Measurement]) -> list[str]:
+    """How often a process was repeated, by what kind of thing had disturbed it, with the last one's reason."""
+    kinds = by_kind(reason for one in measurements for reason in one.retries)
+    return [
+        f"repeated {f'{len(found)} times, at last ' if len(found) > 1 else ''}because "
+        f"{shorten(found[-1], _MOST_SHOWN, placeholder=' …')}"
+        for found in sorted(kinds, key=len, reverse=True)
+    ]
 
 
 def _clock(seconds: float) -> str:

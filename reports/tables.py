@@ -9,7 +9,7 @@ from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
 from reports.front import Front
 from reports.markup import Html, element, head, join, table
-from reports.words import describe, figure_of, figures_of, interval, model_path, number, value_name
+from reports.words import by_kind, describe, figure_of, figures_of, interval, model_path, number, value_name
 
 _FIGURES = ("latency_p50_ms", "latency_p95_ms", "energy_j", "size_mb", "memory_peak_mb", "ttft_p50_ms", "token_p50_ms")
 _MOST_COLUMNS = 6
@@ -65,7 +65,7 @@ def trials_table(
         cells.append(element("td", "–" if chance is None else f"{chance:.2f}", class_="num", data_v=_key(chance)))
         notes = [label for label in trial.labels if label not in shared]
         notes += [f"{figure_of(trial, 'accuracy').n} items"] if trial.state == "pruned" else []
-        cells.append(element("td", *map(_label, notes)))
+        cells.append(element("td", *(_label(alike) for alike in by_kind(notes))))
         rows.append(element("tr", *cells, data_trial=trial.number, data_state=trial.state, tabindex="0"))
     return table(heads, rows, "sortable all-trials" if states else "sortable")
 
@@ -229,8 +229,9 @@ def _dot(trial: Trial, order: Mapping[str, str]) -> Html:
     return element("span", class_="dot", style=f"background:{colour}")
 
 
-def _label(label: str) -> Html:
-    return element("span", label, class_="label", title=label)
+def _label(labels: Sequence[str]) -> Html:
+    """One for labels that differ in numbers alone, such as those of a finalist's processes; its title shows all."""
+    return element("span", labels[0], class_="label", title="\n".join(labels))
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> Html:

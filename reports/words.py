@@ -1,5 +1,6 @@
 """Figures, intervals and configurations in words, the same in the terminal and in the report."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
@@ -42,6 +43,7 @@ _HANDLED = (
     "runtime.inference_precision",
 )
 
+_NUMBERS = re.compile(r"[\d.,]+")
 _PARTS = ("weights", "vision", "projector")
 _METHODS = {
     "rtn": "",
@@ -249,3 +251,11 @@ def _two_digits(figure: Figure) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+def by_kind(sentences: Iterable[str]) -> list[list[str]]:
+    """Sentences that are alike up to their first colon or semicolon but for numbers, together; in order."""
+    kinds: dict[str, list[str]] = {}
+    for one in sentences:
+        kinds.setdefault(_NUMBERS.sub("", re.split("[:;]", one)[0]), []).append(one)
+    return list(kinds.values())

@@ -45,10 +45,14 @@ def search_command(
 ) -> None:
     """Search for the front and write the report."""
     from search.budget import parse_budget
+    from search.lines import waiting_line
     from search.session import prepare
     from search.show import run_search
 
-    prepared = prepare(config, run=run, budget=parse_budget(budget) if budget else None, resume=resume)
+    def says(device: str, why: str) -> None:
+        print(waiting_line(device, why), file=sys.stderr)
+
+    prepared = prepare(config, run=run, budget=parse_budget(budget) if budget else None, resume=resume, says=says)
     raise typer.Exit(run_search(prepared, as_json=as_json))
 
 

@@ -75,7 +75,9 @@ class Engine:
         self._catching = Lock()
 
     def search(self) -> Outcome:
-        """Search until the budget is spent, the space is exhausted, or the user interrupts; then measure the finalists.
+        """Search until the budget is spent, the space is exhausted, or the user interrupts; then measure what is left.
+
+        That is what waits for a device that came back meanwhile, and the finalists.
 
         Raises:
             AllLost: no device is within reach any more; all that was finished is kept.
@@ -85,10 +87,11 @@ class Engine:
         seconds = math.inf if self._budget.seconds is None else self._budget.seconds
         self._deadline = begun + seconds * (1 - SHARE if self._finalists else 1)
         interrupted = self._through([self._catch_up, *(partial(self._work, one) for one in self._builders)])
-        if self._finalists and not interrupted and not self._errors and self._told:
+        if not interrupted and not self._errors and self._told:
             self._stop.clear()
             self._deadline = begun + seconds
-            each = [partial(self._late.finalists, name, self._on_finalist) for name in self._fleet.names]
+            names = self._fleet.names if self._finalists else ()
+            each = [partial(self._late.finalists, name, self._on_finalist) for name in names]
             interrupted = self._through([self._catch_up, *each])
         if self._errors:
             raise self._errors[0]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import Literal
@@ -18,6 +19,10 @@ from spaces.errors import BadInput
 LOCAL = "local"
 AWAY = ("DEVICE_LOST", "TRANSPORT", "STALE_EPOCH")
 """Faults of the way to a device, raised after its own bounded patience: the device is away, and its work waits."""
+ELSEWHERE_S = 15.0
+"""Patience with a silent device where there are others: a trial waits for all of them, so one that is away keeps them
+idle. To lose it costs little, since what it was asked is found again or measured later. Also with one that is silent
+when a search begins, since somebody waits for that."""
 
 
 class Lost(Exception):
@@ -40,10 +45,20 @@ def known_names() -> tuple[str, ...]:
     return devices.known_names()
 
 
-def open_device(name: str, cancel: Event, waiting: Callable[[str], None], owner: str = "") -> Device:
+def open_device(
+    name: str,
+    cancel: Event,
+    waiting: Callable[[str], None],
+    owner: str = "",
+    patience_s: float | None = None,
+    opening_s: float | None = None,
+    interrupted: Callable[[str], None] = lambda _: None,
+) -> Device:
     """The device of this name, held until it is closed; ``local`` starts an agent on this machine.
 
-    ``owner``: who was killed and opens it again with the same one finds what it asked of the device.
+    ``owner``: who was killed and opens it again with the same one finds what it asked of the device. ``patience_s``
+    is how long it may be silent, ``opening_s`` before it is open; null for what is usual. ``interrupted`` hears of
+    what it recovered from.
 
     Raises:
         BadInput: no such device is paired.
@@ -51,7 +66,15 @@ def open_device(name: str, cancel: Event, waiting: Callable[[str], None], owner:
     """
     from hardware_profiles import devices
 
-    return devices.open_device(name, cancel=cancel, waiting=waiting, owner=owner)
+    return devices.open_device(
+        name,
+        cancel=cancel,
+        waiting=waiting,
+        owner=owner,
+        patience_s=devices.PATIENCE_S if patience_s is None else patience_s,
+        opening_s=opening_s,
+        interrupted=interrupted,
+    )
 
 
 class Fleet:
@@ -117,6 +140,8 @@ class Fleet:
             Lost: the device is away, or went away meanwhile.
             Interrupted: the search was stopped.
         """
+        if (reason := self._lost.get(name)) is not None:  # nobody waits while it is looked for
+            raise Lost(name, reason)
         with self._turns[name]:
             if self.stop.is_set():
                 raise Interrupted
@@ -129,7 +154,7 @@ class Fleet:
                 if error.fault not in AWAY:
                     raise
                 self._put_down(name, error)
-                raise Lost(name, str(error)) from None
+                raise Lost(name, error.reason) from None
 
     def alone(self, device: Device) -> AbstractContextManager[None]:
         """Hold while the device measures: where it is this machine, nobody works meanwhile."""
@@ -154,10 +179,10 @@ class Fleet:
 
     def _put_down(self, name: str, error: JobFailed) -> None:
         device = self._devices.pop(name)
-        self._lost[name] = str(error)
+        self._lost[name] = error.reason
         with suppress(JobFailed):
             device.close()
-        self._tell(name, "lost", str(error))
+        self._tell(name, "lost", error.reason)
 
     def _open(self, name: str) -> bool:
         """Open a device that is not open; whether it is now."""
@@ -165,11 +190,14 @@ class Fleet:
             if name in self._devices:
                 return False
             try:
-                device = open_device(name, self.stop, lambda why: self.says(name, why), self._owner)
+                patience_s = ELSEWHERE_S if len(self.names) > 1 else None
+                opening_s = 0.0 if name in self._lost else ELSEWHERE_S
+                waiting, interrupted = partial(self.says, name), partial(self._tell, name, "interrupted")
+                device = open_device(name, self.stop, waiting, self._owner, patience_s, opening_s, interrupted)
             except JobFailed as error:
                 if name not in self._lost:
-                    self._tell(name, "lost", str(error))
-                self._lost[name] = str(error)
+                    self._tell(name, "lost", error.reason)
+                self._lost[name] = error.reason
                 return False
             except BadInput:
                 if name not in self._lost:
@@ -179,7 +207,7 @@ class Fleet:
             self._tell(name, "back" if self._lost.pop(name, None) is not None else "opened", "")
             return True
 
-    def _tell(self, name: str, event: Literal["opened", "lost", "back"], reason: str) -> None:
+    def _tell(self, name: str, event: Literal["opened", "lost", "back", "interrupted"], reason: str) -> None:
         found = DeviceEvent(device=name, time=time.time(), event=event, reason=reason)
         self.events.append(found)
         for hear in self.heard:

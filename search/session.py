@@ -61,10 +61,17 @@ class Prepared:
         self.fleet.close()
 
 
-def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool) -> Prepared:
+def prepare(
+    path: Path,
+    *,
+    run: Path | None,
+    budget: Budget | None,
+    resume: bool,
+    says: Callable[[str, str], None] = lambda *_: None,
+) -> Prepared:
     """Read and check everything that a search needs, open its devices, then make its run folder or open it again.
 
-    The caller closes what was prepared.
+    The caller closes what was prepared. ``says`` is told which device is waited for, and why.
 
     Raises:
         BadInput: one sentence; nothing was written.
@@ -94,6 +101,7 @@ def prepare(path: Path, *, run: Path | None, budget: Budget | None, resume: bool
     predicted = _predicted(config, space)
     names = (predicted.profile.name,) if predicted else config.targets.names  # a profile's file is not its name
     fleet = Fleet(names, Gate(), Event(), owner)
+    fleet.says = says
     try:
         devices = stand_in(predicted) if predicted else open_all(fleet, before.get("devices", {}))
         space, lacking = narrowed(space, together(devices.values()))

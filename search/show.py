@@ -6,13 +6,12 @@ import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hardware_profiles.store import write_atomic
 from objectives.devices import devices_of, seen_from
@@ -26,10 +25,10 @@ from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.sections import available
 from reports.text import blind, front_table, pick_text
-from reports.words import describe, figure_of, halves
 from search.afterwards import add_blank_image, score_on_holdout
 from search.engine import Outcome
-from search.fleet import LOCAL, AllLost
+from search.fleet import AllLost
+from search.lines import device_line, event_line, trial_heading, trial_line, trimmed, waiting_line
 from search.session import Prepared, search
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
@@ -60,7 +59,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
     console = Console(stderr=as_json)
     run = prepared.run
     for note in (*prepared.notes, *busy()):
-        console.print(note, highlight=False, markup=False)
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     try:
         available()  # a section that is broken is refused before the search, not by the report after it
         outcome = _search(prepared, console)
@@ -211,9 +210,11 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console.print("[dim]trial  accuracy  latency p50  configuration[/dim]", highlight=False)
+    heading = trial_heading(devices_of(prepared.run.settings))
+    console.print(heading, highlight=False, markup=False, style="dim", soft_wrap=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         done = len(prepared.run.read_trials())
+        bars: dict[str, TaskID] = {}
         bar = progress.add_task(f"{done} trials", total=budget.trials, completed=done if budget.trials else 0)
 
         def on_trial(trial: Trial) -> None:
@@ -222,63 +223,26 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
             progress.update(bar, description=f"{done} trials", completed=done if budget.trials else 0)
             line = trial_line(trimmed(trial, prepared.run.settings))
             cut = progress.console.is_terminal
-            progress.console.print(line, highlight=False, no_wrap=cut, overflow="ellipsis", soft_wrap=not cut)
+            progress.console.print(
+                line, highlight=False, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut
+            )
 
         def on_finalist(device: str, done: int, of: int) -> None:
-            progress.update(bar, description=f"finalists on {device}: {done} of {of}", completed=done, total=of)
+            if device not in bars:  # the trials' own is at its end, and would not move any more
+                bars[device] = progress.add_task("", total=of)
+            progress.update(bars[device], description=f"finalists on {device}: {done} of {of}", completed=done)
 
         def on_event(event: DeviceEvent) -> None:
-            why = f": {event.reason}" if event.reason else ""
-            said = {"opened": "is there", "lost": "is lost", "back": "is back"}[event.event]
-            progress.console.print(f"The device {event.device} {said}{why}", highlight=False, markup=False)
+            progress.console.print(event_line(event), highlight=False, markup=False, soft_wrap=True)
 
         def says(device: str, why: str) -> None:
-            progress.console.print(f"Waiting for {device}: {why}", highlight=False, markup=False, style="dim")
+            progress.console.print(
+                waiting_line(device, why), highlight=False, markup=False, style="dim", soft_wrap=True
+            )
 
         prepared.fleet.heard.append(on_event)
         prepared.fleet.says = says
         return search(prepared, on_trial, on_finalist)
-
-
-def device_line(name: str, record: Mapping[str, Any]) -> str:
-    """A device of a search in one line."""
-    if record.get("predicted"):
-        return f"Device {name}: not measured, predicted from its profile"
-    runtimes = ", ".join(f"{runtime} {version}" for runtime, version in record["runtimes"].items())
-    where = "an agent on this machine, which ends with the search" if name == LOCAL else "paired"
-    return f"Device {name}: {where}; {record['profile']}, {record['threads']} threads; {runtimes}"
-
-
-def trimmed(trial: Trial, settings: Mapping[str, Any]) -> Trial:
-    """The trial with only the model and the knobs that vary in the space, so that its description is short."""
-    knobs = settings["space"]["knobs"]
-    varied = {name for name, values in knobs.items() if isinstance(values, dict) or len(values) > 1} | {"model.path"}
-    return replace(trial, candidate={name: value for name, value in trial.candidate.items() if name in varied})
-
-
-def trial_line(trial: Trial) -> str:
-    """One finished trial in one line: number, accuracy, latency, configuration, or why it failed."""
-    words = escape(" · ".join(describe(trial.candidate)))
-    apart = f"  [dim]{escape(halves(trial))}[/dim]" if halves(trial) else ""
-    if trial.state == "failed":
-        return f"[dim]{trial.number:>5}[/dim]  [red]failed[/red]  {words}: {escape(trial.reason)}".replace("\n", " ")
-    if trial.state == "pruned":
-        reached = figure_of(trial, "accuracy")
-        why = f"accuracy {reached.value or 0:.3f} after {reached.n} items, {trial.reason}"
-        return f"[dim]{trial.number:>5}  raced out[/dim]  {words}: [dim]{escape(why)}[/dim]"
-    accuracy = figure_of(trial, "accuracy").value
-    shown = f"{accuracy:.3f}" if accuracy is not None else "–"
-    speed = _speeds(trial)
-    violated = trial.violated or tuple(one for found in trial.devices.values() for one in found.violated)
-    missed = f"  [yellow]{escape(violated[0])}[/yellow]" if violated else ""
-    return f"[dim]{trial.number:>5}[/dim]  {shown:>8}  {speed:>11}  {words}{apart}{missed}"
-
-
-def _speeds(trial: Trial) -> str:
-    """The latency on each device, in their order."""
-    names = list(trial.devices) or [LOCAL]
-    each = [figure_of(seen_from(trial, name), "latency_p50_ms").value for name in names]
-    return " | ".join("–" if latency is None else f"{latency:.2f} ms" for latency in each)
 
 
 def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:

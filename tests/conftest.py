@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ("tests.door", "tests.project", "tests.foreign", "tests.boards", "tests.servers")
+pytest_plugins = (
+    "tests.door",
+    "tests.project",
+    "tests.foreign",
+    "tests.boards",
+    "tests.servers",
+    "tests.faults.agent_bench",
+)
 
 IMAGE_SIDE = 16
 PATCH = 8

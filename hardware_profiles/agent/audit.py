@@ -1,6 +1,7 @@
 """The agent's audit log: one JSON line for each event that an owner may ask about afterwards. It holds no secrets."""
 
 import json
+import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +28,10 @@ def note(state: Path, event: str, *, peer: str = "", detail: str = "") -> None:
         with locked(state / "audit.lock", exclusive=True):
             if path.exists() and path.stat().st_size + len(content) > MOST_BYTES:
                 path.replace(path.with_suffix(".1.jsonl"))
-            with path.open("ab", buffering=0) as stream:
-                stream.write(content)
+            with path.open("a+b", buffering=0) as stream:
+                end = stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, end - 1))
+                cut_off = stream.read(1) not in (b"", b"\n")  # by a power failure: the next line is whole all the same
+                stream.write(b"\n" * cut_off + content)
     except OSError as error:
         print(f"vlmfront-agent: {path} cannot be written ({error.strerror}): {event} {peer}", file=sys.stderr)

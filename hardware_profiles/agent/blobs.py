@@ -159,12 +159,12 @@ class Blobs:
     def idle_images(self, before_ns: int) -> set[str]:
         """Blobs that are images by their first bytes, that no job needs, and that nobody used since (time.time_ns)."""
         with self._lock:
-            whole = [(used, path) for used, path, _ in self._spare("") if path.suffix != _PART and used < before_ns]
+            whole = [name for used, name, _ in self._spare("") if not name.endswith(_PART) and used < before_ns]
         found = set()
-        for _, path in whole:
-            with suppress(FileNotFoundError), path.open("rb") as stream:
+        for name in whole:
+            with suppress(FileNotFoundError), self.path(name).open("rb") as stream:
                 if stream.read(_SIGNATURE).startswith(_IMAGES):
-                    found.add(path.name)
+                    found.add(name)
         return found
 
     def release(self) -> None:
@@ -212,13 +212,16 @@ class Blobs:
 
     def _make_room(self, sha: str, count: int) -> None:
         """Remove what no job needs and nobody sends, oldest first, until ``count`` bytes are free; nothing in vain."""
-        room, spare = self._room(sha), self._spare(sha)
+        room = self._room(sha)
+        if room >= count:
+            return
+        spare = self._spare(sha)
         if room + sum(size for _, _, size in spare) < count:
             raise refused(507, "NO_SPACE", f"the device has no room for {count} more bytes.")
-        for _, path, size in sorted(spare):
+        for _, name, size in sorted(spare):
             if room >= count:
                 break
-            path.unlink(missing_ok=True)
+            (self._root / name).unlink(missing_ok=True)
             room += size
 
     def _room(self, sha: str) -> int:
@@ -227,17 +230,18 @@ class Blobs:
         apart = sum(max(0, length - self.offset(name)) for name, length in others)
         return min(self._disk_free(), self._limit - sum(size for _, _, size in self._files())) - apart
 
-    def _spare(self, sha: str) -> list[tuple[int, Path, int]]:
+    def _spare(self, sha: str) -> list[tuple[int, str, int]]:
         kept = {*self._needed(), *self._announced, sha}
-        return [one for one in self._files() if one[1].name.removesuffix(_PART) not in kept]
+        return [one for one in self._files() if one[1].removesuffix(_PART) not in kept]
 
-    def _files(self) -> list[tuple[int, Path, int]]:
-        """When each file was used last, its path and its size."""
+    def _files(self) -> list[tuple[int, str, int]]:
+        """When each file was used last, its name and its size. Looked up for each blob that begins, so it is quick."""
         found = []
-        for path in self._root.iterdir():
-            with suppress(FileNotFoundError):
-                state = path.stat()
-                found.append((state.st_mtime_ns, path, state.st_size))
+        with os.scandir(self._root) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    state = entry.stat()
+                    found.append((state.st_mtime_ns, entry.name, state.st_size))
         return found
 
     def _disk_free(self) -> int:

@@ -19,6 +19,7 @@ from hardware_profiles.agent.state import state_folder
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.messages import Job, JobFailed, Measurement, Request, encode
+from hardware_profiles.store import DISK_ERRORS
 from hardware_profiles.wire import DEFAULT_PORT
 from spaces.errors import BadInput
 from spaces.images import read_image
@@ -31,7 +32,7 @@ _PARTS = ("preprocess_ms", "vision_ms", "prefill_ms", "ttft_ms", "e2e_ms", "inte
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 the measurement failed, 2 bad input, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 the measurement failed or the disk is full, 2 bad input, 130 interrupted."""
     asked = _parser().parse_args(arguments)
     try:
         asked.run(asked)
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(str(error), 2)
     except JobFailed as error:
         _end(*((error.reason, 2) if error.fault == "INVALID_INPUT" else (str(error), 1)))
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _end(f"{error.filename or 'the disk'} cannot be written ({error.strerror}); make room and start again.", 1)
     except KeyboardInterrupt:
         _end("interrupted", 130)
 

@@ -19,6 +19,7 @@ from hardware_profiles.agent.access import Access
 from hardware_profiles.agent.exchange import Asked, Refused, Reply, refused
 from hardware_profiles.agent.tls import TLSStream
 from hardware_profiles.certificates import fingerprint
+from hardware_profiles.store import DISK_ERRORS
 from hardware_profiles.wire import CHUNK_BYTES, JSON_BYTES, dump
 
 HEADER_BYTES = 16 << 10
@@ -162,9 +163,11 @@ class Connection:
                 return await self._handler.handle(asked, body)
             except Refused as refusal:
                 return refusal
-            except Exception:
+            except Exception as error:
                 if self._http.their_state is h11.ERROR:
                     raise  # the body was cut: there is nobody to reply to
+                if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                    return refused(507, "NO_SPACE", f"the device cannot write ({error.strerror})")
                 _LOG.exception("%s %s failed", asked.method, asked.path)
                 return refused(500, "INTERNAL", "the agent failed; its log says why")
 

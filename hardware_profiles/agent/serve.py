@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hardware_profiles.agent import audit
 from hardware_profiles.agent.access import Access
+from hardware_profiles.agent.confine import SECRETS
 from hardware_profiles.agent.facts import facts
 from hardware_profiles.agent.identity import TOKEN_S, Tokens
 from hardware_profiles.agent.listener import Listener
@@ -74,9 +75,17 @@ def serve(state: Path, *, host: str, port: int, disk_bytes: int, ready: Callable
     os.environ[VARIABLE] = str(state)  # where its runners find the servers that they may start
     try:
         with locked(state / "lock", exclusive=True, wait=False):
+            _sweep(state)
             asyncio.run(_serve(state, own, host, port, disk_bytes, ready))
     except BlockingIOError:
         raise BadInput(f"another agent serves {state}; stop it, or name another --state.") from None
+
+
+def _sweep(state: Path) -> None:
+    """Remove what an agent was writing when it was killed; the caller holds the folder."""
+    for folder in (state, *(state / name for name in SECRETS)):
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 async def _serve(

@@ -148,6 +148,8 @@ class Worker:
             self._fail(record, error.fault, error.reason)
             if isinstance(error, Unkillable):
                 self._quarantine(error)
+        except OSError as error:
+            self._fail(record, "DEVICE_LOST", f"the agent cannot work: {error}")
         except Exception as error:
             sys.excepthook(type(error), error, error.__traceback__)
             self._fail(record, "DEVICE_LOST", f"the agent failed: {type(error).__name__}: {error}")

@@ -57,13 +57,15 @@ class Patience:
         *,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
+        interrupted: Callable[[str], None] = lambda _: None,
         limit_s: float = PATIENCE_S,
     ) -> None:
         self.name = name
         self.cancel = cancel
         self.waiting = waiting
+        self._interrupted = interrupted
         self._limit_s = limit_s
-        self.progress()
+        self._since, self._tries = time.monotonic(), 0
 
     @property
     def left_s(self) -> float:
@@ -72,6 +74,8 @@ class Patience:
 
     def progress(self) -> None:
         """A call went through."""
+        if self._tries > 1:
+            self._interrupted(f"it did not answer for {time.monotonic() - self._since:.0f} s")
         self._since, self._tries = time.monotonic(), 0
 
     def pause(self, seconds: float) -> None:

@@ -36,6 +36,7 @@ from hardware_profiles.wire import EPOCH_HEADER, Hello, JobState, Preflight
 
 RESUBMITS = 3
 _UPLOADS = 3  # rounds of bringing what is missing: a full disk may drop what another round brought
+_LONG_BYTES = 100_000_000  # the way of so much is worth a word: a second on a gigabit line
 _FAREWELL_S = 10.0  # patience with the last acknowledgements and the lease when a device is closed
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class RemoteDevice:
         owner: UUID,
         agent: LocalAgent | None = None,
         patience_s: float = PATIENCE_S,
+        interrupted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.here = here
@@ -66,6 +68,7 @@ class RemoteDevice:
         self._owner = owner
         self._agent = agent
         self._patience_s = patience_s
+        self._interrupted = interrupted
         self._asked: dict[str, int] = {}
         self._ended: list[UUID] = []
         self._closed = False
@@ -120,7 +123,9 @@ class RemoteDevice:
             self._agent.close()
 
     def _patience(self, cancel: Event, waiting: Callable[[str], None] = lambda _: None) -> Patience:
-        return Patience(self.name, cancel=cancel, waiting=waiting, limit_s=self._patience_s)
+        return Patience(
+            self.name, cancel=cancel, waiting=waiting, interrupted=self._interrupted, limit_s=self._patience_s
+        )
 
     def _run(self, packed: Packed, patience: Patience, enough: Enough | None = None) -> Followed:
         """The end of a job, which is submitted anew when it was lost on its way."""
@@ -132,7 +137,7 @@ class RemoteDevice:
                 return self._follow(packed, job, patience, enough)
             except Gone as reason:
                 _LOG.info("job %s on %s is submitted anew: %s", job, self.name, reason)
-                patience.waiting(f"{self.name} lost the job ({reason}); it is submitted anew")
+                self._interrupted(f"it lost a job, which is submitted anew ({reason})")
                 last = reason
         raise JobFailed("DEVICE_LOST", f"{self.name} lost the job {1 + RESUBMITS} times, at last because {last}")
 
@@ -181,7 +186,8 @@ class RemoteDevice:
         if unknown := set(digests) - set(packed.blobs):
             raise JobFailed("TRANSPORT", f"{self.name} misses {min(unknown)[:80]}, which the job does not name")
         size = sum(packed.blobs[digest].stat().st_size for digest in digests)
-        patience.waiting(f"{size / 1e6:.1f} MB go to {self.name}")
+        if size >= _LONG_BYTES:
+            patience.waiting(f"{size / 1e6:.0f} MB go to {self.name}")
         for digest in digests:
             self._send(digest, packed.blobs[digest], patience)
 

@@ -2,7 +2,8 @@
 
 A change is what a full disk may refuse (``create``, ``write``, ``close``, ``fsync``, ``rename``, ``link``, ``mkdir``)
 or what only a kill may cut off (``remove``, ``truncate``). With ``kill`` the change of that number is half made (a
-write) or not made at all, and the whole process group dies of SIGKILL. With ``full`` it fails, and every later one too.
+write) or not made at all, and the whole process group dies of SIGKILL. With ``full`` it fails, and every later one too,
+until there is a file ``<log>.room``.
 
 A child process that is spawned takes part through ``sitecustomize`` beside this file, one that is forked anyway.
 """
@@ -92,7 +93,8 @@ class _Faults:
             if kind == "write" and number == self._plan.at:
                 return "half"
             self.die()
-        if self._plan.mode == "full" and number >= self._plan.at and kind in REFUSABLE:
+        full = self._plan.mode == "full" and not _lexists(f"{self._plan.log}.room")
+        if full and number >= self._plan.at and kind in REFUSABLE:
             return "half" if kind == "write" and number == self._plan.at else "refuse"
         return ""
 

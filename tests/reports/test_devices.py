@@ -50,7 +50,7 @@ def on_both(trial: Trial) -> Trial:
             figures[f"{name}@{device}"] = Figure(value=figure.value * factor, low=ends[0], high=ends[1], n=figure.n)
     label = {"state": "measured", "mode": "provisional", "labels": ("provisional",)}
     devices = {name: DeviceResult(**label) for name in NAMES}  # type: ignore[arg-type]
-    return replace(trial, figures=figures, devices=devices, labels=(), deployed=f"{trial.number:064x}")
+    return replace(trial, figures=figures, devices=devices, labels=(), deployed=f"{trial.number:016x}" * 4)
 
 
 @pytest.fixture
@@ -90,6 +90,18 @@ def test_each_device_has_a_panel_with_its_own_front(run: RunFolder) -> None:
         assert drawn == pytest.approx(members)
     fronts = [front_of(run, run.read_trials(), name).trials for name in NAMES]
     assert [trial.number for trial in fronts[0]] != [trial.number for trial in fronts[1]]
+
+
+def test_repeated_measurements_are_told_by_their_kind(run: RunFolder) -> None:
+    busy = "foreign work took {} of a processor: process 7 (sh -c " + "x " * 300 + ")"
+    for trial, retries in ((0, (busy.format("0.81"), "HwSlowdown in 1 of 9 readings")), (1, (busy.format("1.20"),))):
+        found = replace(measurement(9.0, [ASKED], ["red"]), retries=retries)
+        run.write_measurement(f"{trial:016x}" * 4, "pi", found)
+    text = " ".join(Page(report_html(run)).text)
+    assert "repeated 2 times, at last because foreign work took 1.20 of a processor: process 7 (sh -c x" in text
+    assert "repeated because HwSlowdown in 1 of 9 readings" in text
+    assert "took 0.81" not in text
+    assert "x " * 100 not in text
 
 
 def test_the_section_on_devices_says_what_they_are_and_what_happened(run: RunFolder) -> None:

@@ -16,7 +16,7 @@ from reports.pick import pick
 from reports.tables import confusion_table
 from reports.text import front_table, pick_text
 from reports.words import floor_in_words
-from search.show import trial_line
+from search.lines import trial_line
 
 WORDS = {"name": "words", "label": "Words <b>", "unit": "words", "direction": "min", "relative": True}
 CONFUSION = {"ok": {"ok": 30, "defect": 4, "(unknown)": 1}, "defect": {"ok": 2, "defect": 13, "(unknown)": 0}}

@@ -385,6 +385,13 @@ MALFORMED: dict[str, tuple[str, str, bytes, dict[str, str]]] = {
     "no job": ("PUT", f"/v1/jobs/{uuid4()}", b"{}", {}),
     "no lease": ("PUT", f"/v1/leases/{uuid4()}", b"[]", {}),
     "a TTL without end": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1e999, "holder": ""}', {}),
+    "a TTL of 400 digits": ("PUT", f"/v1/leases/{uuid4()}", b'{"ttl_s": 1%s, "holder": ""}' % (b"0" * 400), {}),
+    "a time without end": (
+        "PUT",
+        f"/v1/jobs/{uuid4()}",
+        b'{"kind":"answer","manifest":"","requests":[],"answer_s":1e999}',
+        {},
+    ),
 }
 
 

@@ -52,6 +52,15 @@ def test_a_call_goes_through_on_a_bad_line(call: Connection, line: Proxy, fault:
     assert line.connections == (1 if fault.delay_s else 3)
 
 
+@pytest.mark.parametrize(("cuts", "times"), [(1, 0), (2, 1), (3, 1)])
+def test_a_silence_that_is_over_is_told(call: Connection, line: Proxy, cuts: int, times: int) -> None:
+    told: list[str] = []
+    line.plan(*[Fault(cut_after=0)] * cuts)
+    said(call, patience(interrupted=told.append))
+    assert len(told) == times
+    assert all(one.startswith("it did not answer for ") for one in told)
+
+
 def test_a_stalled_call_is_made_again_when_its_time_is_up(
     call: Connection, line: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

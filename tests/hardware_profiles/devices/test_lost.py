@@ -146,12 +146,14 @@ def test_a_job_that_the_device_lost_is_queued_again(  # cases 7 and 8 from here
         return [("fault", fault)] if lost else [("result", asdict(measurement()))]
 
     agent.script.runs = runs
-    device = start()
+    told: list[str] = []
+    device = start(interrupted=told.append)
     if works:
         assert device.measure(bundle, asked, cancel=NEVER) == measurement()
+        assert told == ["it lost a job, which is submitted anew (the agent restarted before the job ended)"] * 2
         assert agent.script.executions == 3
         return
-    with pytest.raises(JobFailed, match=r"lost the job 4 times.*the agent restarted") as told:
+    with pytest.raises(JobFailed, match=r"lost the job 4 times.*the agent restarted") as lost:
         device.measure(bundle, asked, cancel=NEVER)
-    assert told.value.fault == "DEVICE_LOST"
+    assert lost.value.fault == "DEVICE_LOST"
     assert agent.script.executions == 4

@@ -18,8 +18,9 @@ from tests.hardware_profiles.devices.scripted import HELLO, NEVER, Agent, Open, 
 
 
 def test_a_measurement_comes_back_as_it_was_made_and_only_what_is_missing_travels(
-    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...]
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hardware_profiles.devices.remote._LONG_BYTES", 1)
     told: list[str] = []
     device: Device = start()
     assert (device.name, device.here, device.profile.memory_bytes) == ("bench", False, 8 << 30)
@@ -28,7 +29,7 @@ def test_a_measurement_comes_back_as_it_was_made_and_only_what_is_missing_travel
     assert (job.kind, job.mode, job.min_answers, len(job.requests)) == ("measure", "provisional", 13, 4)
     assert job.manifest == (bundle / "manifest.json").read_text()
     assert len(agent.script.blobs) == 4  # two files, two images
-    assert told == ["0.0 MB go to bench"]
+    assert told == ["0 MB go to bench"]
     device.measure(bundle, asked, mode="finalist", cancel=NEVER)
     assert agent.script.count("PATCH", "blobs") == 4
     assert agent.script.count("HEAD", "blobs") == 4
