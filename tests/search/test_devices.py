@@ -1,6 +1,7 @@
 """A search of several devices, each a double: fronts, losses, faults, disagreement, finalists, going on."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hardware_profiles.messages import JobFailed, Request
+from hardware_profiles.messages import JobFailed, Measurement, Request
 from hardware_profiles.wire import Preflight
 from objectives.devices import seen_from
 from objectives.trial import Figure, Trial
@@ -18,6 +19,7 @@ from search import late, refusing
 from search.feasibility import PREDICTED, Refusal
 from search.fleet import AllLost
 from search.measuring import timed_items
+from search.references import References
 from search.study import NAME
 from spaces.candidate import Candidate
 from tests.bench import ITEMS, KEPT, LATENCY, RIGHT, TWO, Bench, N, key_of, said
@@ -383,9 +385,28 @@ def test_the_same_deployed_bundle_is_measured_once(bench: Bench) -> None:
     assert device.count("provisional") == 2
 
 
-def test_an_invalid_measurement_is_kept_without_figures(bench: Bench) -> None:
-    from dataclasses import replace
+def test_references_that_were_disturbed_are_made_up_for(bench: Bench) -> None:
+    pi, _ = bench.two()
+    bench.devices.pop("jetson")
+    references = References(bench.run, bench.evaluator().measuring)
+    trial = bench.try_(bench.evaluator(), 0, "a", "fp16")
+    assert references.due(trial, 1) == {"pi": 3}
+    real = pi.measure
 
+    def disturbed(*given: Any, **named: Any) -> Measurement:
+        found = real(*given, **named)
+        return replace(found, processes=(replace(found.processes[0], disturbed_p50_ms=(99.0,)),))
+
+    pi.measure = disturbed  # type: ignore[method-assign]
+    references.measure({"pi": 2})
+    pi.measure = real  # type: ignore[method-assign]
+    references.measure({"pi": 1})
+    assert [references.due(trial, told) for told in (9, 16)] == [{}, {"pi": 2}]
+    references.measure({"pi": 2})
+    assert references.due(trial, 24) == {"pi": 1}
+
+
+def test_an_invalid_measurement_is_kept_without_figures(bench: Bench) -> None:
     pi, _ = bench.two()
     real = pi.measure
     pi.measure = lambda *a, **k: replace(real(*a, **k), verdict="invalid", reasons=("throttled",))  # type: ignore[method-assign]
