@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from hardware_profiles.agent.exchange import Refused
@@ -44,7 +44,9 @@ class Followed:
             JobFailed: the job ended in a fault; or ``TRANSPORT``.
         """
         if event.event == "fault":
-            fault = JobFailed(_made(Fault, event.content.get("fault")), str(event.content.get("reason", "")))
+            fault = JobFailed(
+                _made(cast("Any", Fault), event.content.get("fault")), str(event.content.get("reason", ""))
+            )
             if fault.fault in ("DEVICE_LOST", "STALE_EPOCH", "TRANSPORT"):
                 raise Gone(fault.reason)
             raise fault

@@ -34,7 +34,7 @@ class DeviceLease:
         return self._held.epoch if self._held else None
 
     def epoch(self, patience: Patience) -> int:
-        """The epoch that writes name. Waits in the queue for as long as others are before us.
+        """The epoch that writes name. Waits in the queue while others are before us, as far as ``patience`` goes.
 
         Raises:
             JobFailed, Cancelled: as `hardware_profiles.devices.connection.Connection.call`.
@@ -51,14 +51,15 @@ class DeviceLease:
                 continue
             except Refused as error:
                 raise refusal(self._connection.name, error) from error
-            patience.progress()
             if not self._heart.is_alive():
                 self._heart.start()
-            if asked.epoch is None:
-                if asked.position != told:
-                    patience.waiting(f"{self._connection.name} is taken; place {asked.position} in its queue")
-                    told = asked.position
-                patience.pause(min(_QUEUE_S, self._every_s))
+            if asked.epoch is not None:
+                patience.progress()
+                continue
+            if asked.position != told:
+                patience.waiting(f"{self._connection.name} is taken; place {asked.position} in its queue")
+                told = asked.position
+            patience.queued(min(_QUEUE_S, self._every_s))
 
     def lost(self, epoch: int) -> None:
         """The device refused this epoch: it has given the lease to another since, or restarted."""

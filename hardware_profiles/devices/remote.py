@@ -24,7 +24,7 @@ from uuid import UUID, uuid5
 
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Cancelled, Enough
-from hardware_profiles.devices.connection import PATIENCE_S, Answer, Connection, Patience, refusal
+from hardware_profiles.devices.connection import Answer, Connection, Patience, refusal
 from hardware_profiles.devices.follow import Followed, Gone, each_once, follow
 from hardware_profiles.devices.hello import check_runtime
 from hardware_profiles.devices.lease import DeviceLease
@@ -56,7 +56,8 @@ class RemoteDevice:
         lease: DeviceLease,
         owner: UUID,
         agent: LocalAgent | None = None,
-        patience_s: float = PATIENCE_S,
+        patience_s: float,
+        queues: bool,
         interrupted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
@@ -68,6 +69,7 @@ class RemoteDevice:
         self._owner = owner
         self._agent = agent
         self._patience_s = patience_s
+        self._queues = queues
         self._interrupted = interrupted
         self._asked: dict[str, int] = {}
         self._ended: list[UUID] = []
@@ -124,7 +126,12 @@ class RemoteDevice:
 
     def _patience(self, cancel: Event, waiting: Callable[[str], None] = lambda _: None) -> Patience:
         return Patience(
-            self.name, cancel=cancel, waiting=waiting, interrupted=self._interrupted, limit_s=self._patience_s
+            self.name,
+            cancel=cancel,
+            waiting=waiting,
+            interrupted=self._interrupted,
+            limit_s=self._patience_s,
+            queues=self._queues,
         )
 
     def _run(self, packed: Packed, patience: Patience, enough: Enough | None = None) -> Followed:
