@@ -21,8 +21,9 @@ AWAY = ("DEVICE_LOST", "TRANSPORT", "STALE_EPOCH")
 """Faults of the way to a device, raised after its own bounded patience: the device is away, and its work waits."""
 ELSEWHERE_S = 15.0
 """Patience with a device that is silent, or that another host has, where there are others: a trial waits for all of
-them, so one that is away keeps them idle, and two searches that each have what the other wants would wait for ever. To lose it costs little, since what it was asked is found again or measured later. Also with one that is silent
-when a search begins, since somebody waits for that."""
+them, so one that is away keeps them idle, and two searches that each have what the other wants would wait for ever. To
+lose it costs little, since what it was asked is found again or measured later. Also with one that is silent when a
+search begins, since somebody waits for that."""
 
 
 class Lost(Exception):
