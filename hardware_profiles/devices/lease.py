@@ -31,7 +31,8 @@ class DeviceLease:
     @property
     def held(self) -> int | None:
         """The epoch under which the device is ours, as far as we know; null where it is not."""
-        return self._held.epoch if self._held else None
+        held = self._held  # which another thread may change meanwhile
+        return held.epoch if held else None
 
     def epoch(self, patience: Patience) -> int:
         """The epoch that writes name. Waits in the queue while others are before us, as far as ``patience`` goes.

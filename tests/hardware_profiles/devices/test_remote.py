@@ -237,6 +237,12 @@ def test_a_measurement_that_cannot_be_of_this_job_is_of_the_way(
         start().measure(bundle, asked, cancel=NEVER)
 
 
+def test_an_answer_without_a_token_has_no_first_one(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
+    result = changed(ttft_ms=0.0, token_ms=[])
+    agent.script.runs = lambda _: [("result", result)]
+    assert not start().measure(bundle, asked, cancel=NEVER).timings[0].token_ms
+
+
 @pytest.mark.parametrize("ids", ["012", "01239", "01233", "", "9"])
 def test_answers_that_were_not_asked_or_are_left_out_are_of_the_way(
     agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], ids: str
