@@ -23,7 +23,7 @@ def test_case_10_every_late_write_is_stale_and_changes_nothing(
     bench: Bench, host: Host, other: Host, bundle: Path, image: Path
 ) -> None:
     bench.kill()
-    bench.start(haste=5.0)
+    bench.start(haste=2.0)
     with host.calls(bench) as late, other.calls(bench) as call:
         epoch = late.take(MINE, TTL_S).epoch
         late("PATCH", f"/v1/blobs/{DIGEST}", CONTENT[:5000], Upload_Offset=0, Upload_Length=len(CONTENT))
