@@ -36,10 +36,14 @@ class Device(Protocol):
         *,
         mode: Mode = "provisional",
         min_answers: int = 11,
+        ordinal: int = 0,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
-        """Upload what the device lacks of the bundle and the images, and measure; ``waiting`` hears why it waits."""
+        """Upload what the device lacks of the bundle and the images, and measure; ``waiting`` hears why it waits.
+
+        ``ordinal`` tells repeated measurements of one bundle apart: how many of them the caller has on record.
+        """
         ...
 
     def answer(

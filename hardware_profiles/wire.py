@@ -282,6 +282,12 @@ def _refuse(constant: str) -> float:
 
 
 def fault_of(code: Code) -> Fault:
-    """The fault of a job that the agent refused with this code."""
-    faults: dict[Code, Fault] = {"STALE_EPOCH": "STALE_EPOCH", "QUARANTINED": "DEVICE_LOST", "INTERNAL": "TRANSPORT"}
-    return faults.get(code, "INVALID_INPUT")
+    """The fault of a job that the agent refused with this code.
+
+    ``INVALID_INPUT`` is held against the configuration for ever, so it is for what would be refused at any time. A full
+    disk, too many askers or a blob that went away are of the way: the job is asked again later.
+    """
+    if code in ("MALFORMED", "OVER_LENGTH", "INVALID_INPUT", "UNSUPPORTED"):
+        return "INVALID_INPUT"
+    faults: dict[Code, Fault] = {"STALE_EPOCH": "STALE_EPOCH", "QUARANTINED": "DEVICE_LOST"}
+    return faults.get(code, "TRANSPORT")

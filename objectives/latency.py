@@ -63,14 +63,20 @@ def between_processes(references: Sequence[Measurement]) -> float:
     """How far another process's p50 of one bundle may lie from this one's on this device, as a share.
 
     Half a 95 % prediction interval of the logarithm of the p50 from repeated measurements of one bundle, but at least
-    ``BETWEEN_PROCESSES``: a few minutes show little of other hours.
+    ``BETWEEN_PROCESSES``: a few minutes show little of other hours. Those that were disturbed say nothing of a device
+    that is not (:func:`undisturbed`); the interval of a disturbed measurement is widened by its own attempts.
     """
-    p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in references if one.timings]
+    p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in references if undisturbed(one)]
     n = len(p50)
     if n < 3:
         return BETWEEN_PROCESSES
     half = student_975(n - 1) * statistics.stdev(math.log(value) for value in p50) * math.sqrt(1 + 1 / n)
     return max(BETWEEN_PROCESSES, math.expm1(half))
+
+
+def undisturbed(measurement: Measurement) -> bool:
+    """Whether no process was kept for want of an attempt that was not disturbed."""
+    return measurement.verdict != "invalid" and not any(one.disturbed_p50_ms for one in measurement.processes)
 
 
 def student_975(freedom: int) -> float:

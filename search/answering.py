@@ -111,7 +111,11 @@ class Answering:
         by_id = {item.id: item for item in self.scorer.items}
         samples = [by_id[one.id] for one in known]
         found = Scored(samples=samples, answers=known, retained=None, how={}, raced=False)
-        against, vary = self._differs(name, bundle, found, progress.measurement(name))
+        try:
+            against, vary = self._differs(name, bundle, found, progress.measurement(name))
+        except JobFailed as error:
+            self._cannot(name, error, progress)
+            return
         if vary:
             progress.label(name, vary)
         if against and (scored := self._itself(name, bundle, None, against, progress)):

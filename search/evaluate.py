@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hardware_profiles.agent.supervisor import Cancelled
@@ -30,7 +29,7 @@ from search.racing import Race, rival
 from search.refusing import Refusing
 from search.scoring import Scored, Scorer
 from search.study import Asked
-from search.unmodified import Reference, Unmodified
+from search.unmodified import Reference, Unmodified, hold_against
 from spaces.axes import Value
 from spaces.candidate import Candidate
 from spaces.errors import BadInput, StageFailed
@@ -78,7 +77,7 @@ class Evaluator:
         self._refusing = Refusing(space, self._profiles, limits, lambda: tuple(self._trials.values()))
         self.measuring = Measuring(run=run, fleet=fleet, items=scorer.items)
         self.answering = Answering(run=run, fleet=fleet, scorer=scorer, stop=fleet.stop)
-        self._unmodified = Unmodified(run.path, space, tree)
+        self.unmodified = Unmodified(run.path, space, tree)
         self._trials = {trial.number: trial for trial in run.read_trials()}
 
     def evaluate(self, asked: Asked, builder: Builder) -> Trial:
@@ -208,14 +207,14 @@ class Evaluator:
     def _rival(self, candidate: Candidate, figures: Mapping[str, Figure]) -> Trial | None:
         """The trial that this one races against; null where it has to be scored in full."""
         held = {name: bounds for name, bounds in self.limits.items() if name in figures}
-        if not self._racing or violations(figures, held) or self._unmodified.is_it(candidate):
+        if not self._racing or violations(figures, held) or self.unmodified.is_it(candidate):
             return None
         return rival(tuple(self._trials.values()), figures, self._objectives, self._floors())
 
     def _score(self, asked: Asked, bundle: Path, against: Trial | None, progress: Progress) -> bool:
         """Score the bundle; whether it was scored in full, not raced out."""
         found = self.answering.score(asked.number, bundle, lambda: self._race(against) if against else None, progress)
-        if not found.raced and self._unmodified.is_it(asked.candidate):
+        if not found.raced and self.unmodified.is_it(asked.candidate):
             self._keep(asked.candidate, found)
         return not found.raced
 
@@ -237,36 +236,34 @@ class Evaluator:
 
     def _keep(self, candidate: Candidate, found: Scored) -> None:
         model = candidate.values["model.path"]
-        with self._unmodified.turn(model, self._stop):
-            if self._unmodified.read(model) is None:
-                self._unmodified.write(model, found)
+        with self.unmodified.turn(model, self._stop):
+            if self.unmodified.read(model) is None:
+                self.unmodified.write(model, found)
 
     def _compare(self, candidate: Candidate, builder: Builder, progress: Progress) -> None:
         """Hold the answers against those of the candidate's own model as it comes."""
         model = candidate.values["model.path"]
         begun = time.monotonic()
-        with self._unmodified.turn(model, self._stop):
-            reference = self._unmodified.read(model) or self._reference(model, builder, progress)
+        with self.unmodified.turn(model, self._stop):
+            reference = self.unmodified.read(model) or self._reference(model, builder, progress)
         progress.seconds["wait"] += time.monotonic() - begun - progress.seconds["reference"]
         if reference is None:
-            progress.labels += (f"the unmodified model cannot be scored ({self._unmodified.failed[model]})",)
+            progress.labels += (f"the unmodified model cannot be scored ({self.unmodified.failed[model]})",)
             return
-        kept = progress.outcome.retained
-        retained = replace(kept, unmodified=reference.retained) if kept else None
-        progress.learn(unmodified=reference.answers, retained=retained)
+        hold_against(reference, progress)
 
     def _reference(self, model: Value, builder: Builder, trial: Progress) -> Reference | None:
         """The unmodified model built and scored; null where that fails, which it would again."""
-        if model in self._unmodified.failed:
+        if model in self.unmodified.failed:
             return None
         begun = time.monotonic()
         progress = Progress(Outcome(task=self._scorer.task), {})
-        bundle = self._unmodified.bundle(model)
+        bundle = self.unmodified.bundle(model)
         try:
-            self._built(self._unmodified.candidate(model), bundle, builder, progress)
-            return self._unmodified.write(model, self.answering.anywhere(bundle))
+            self._built(self.unmodified.candidate(model), bundle, builder, progress)
+            return self.unmodified.write(model, self.answering.anywhere(bundle))
         except (StageFailed, JobFailed) as error:
-            self._unmodified.failed[model] = str(error)
+            self.unmodified.failed[model] = str(error)
             return None
         finally:
             shutil.rmtree(bundle, ignore_errors=True)

@@ -20,9 +20,10 @@ LOCAL = "local"
 AWAY = ("DEVICE_LOST", "TRANSPORT", "STALE_EPOCH")
 """Faults of the way to a device, raised after its own bounded patience: the device is away, and its work waits."""
 ELSEWHERE_S = 15.0
-"""Patience with a silent device where there are others: a trial waits for all of them, so one that is away keeps them
-idle. To lose it costs little, since what it was asked is found again or measured later. Also with one that is silent
-when a search begins, since somebody waits for that."""
+"""Patience with a device that is silent, or that another host has, where there are others: a trial waits for all of
+them, so one that is away keeps them idle, and two searches that each have what the other wants would wait for ever. To
+lose it costs little, since what it was asked is found again or measured later. Also with one that is silent when a
+search begins, since somebody waits for that."""
 
 
 class Lost(Exception):
@@ -57,8 +58,8 @@ def open_device(
     """The device of this name, held until it is closed; ``local`` starts an agent on this machine.
 
     ``owner``: who was killed and opens it again with the same one finds what it asked of the device. ``patience_s``
-    is how long it may be silent, ``opening_s`` before it is open; null for what is usual. ``interrupted`` hears of
-    what it recovered from.
+    is how long it may be silent or another host's, ``opening_s`` before it is open; null for what is usual, and for a
+    queue as long as it takes. ``interrupted`` hears of what it recovered from.
 
     Raises:
         BadInput: no such device is paired.
@@ -71,8 +72,9 @@ def open_device(
         cancel=cancel,
         waiting=waiting,
         owner=owner,
-        patience_s=devices.PATIENCE_S if patience_s is None else patience_s,
+        patience_s=patience_s,
         opening_s=opening_s,
+        queues=patience_s is None,
         interrupted=interrupted,
     )
 

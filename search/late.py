@@ -20,6 +20,7 @@ from search.measuring import in_words
 from search.progress import Progress
 from search.references import References
 from search.room import bundle_of
+from search.unmodified import hold_against
 from spaces.errors import BadInput
 
 FINALISTS = 12
@@ -128,6 +129,9 @@ class Late:
             self._evaluator.measuring.take(device, found, progress)
             if found.measurement:
                 self._evaluator.answering.again(trial.number, device, bundle, progress)
+                unmodified = self._evaluator.unmodified.read(trial.candidate["model.path"])
+                if unmodified and progress.devices[device].answered:
+                    hold_against(unmodified, progress)
         except (Lost, BadInput):
             return trial
         return self._finished(trial, progress)

@@ -119,7 +119,9 @@ class Measuring:
         spread = between_processes([one.measurement for one in self._run.read_references(name)])
         progress.learn_on(name, measurement=measured, spread=spread)
 
-    def measured(self, device: Device, bundle: Path, mode: Mode, asked: float) -> tuple[Measurement, float]:
+    def measured(
+        self, device: Device, bundle: Path, mode: Mode, asked: float, ordinal: int = 0
+    ) -> tuple[Measurement, float]:
         """A measurement by a device whose turn it is, and for how many seconds since ``asked`` it had to wait."""
         with self.fleet.alone(device):
             waited_s = time.monotonic() - asked
@@ -128,6 +130,7 @@ class Measuring:
                 self.requests,
                 mode=mode,
                 min_answers=FINALIST_ANSWERS if mode == "finalist" else LEAST_N,
+                ordinal=ordinal,
                 cancel=self.fleet.stop,
                 waiting=lambda why: self.fleet.says(device.name, why),
             )

@@ -6,6 +6,7 @@ from contextlib import suppress
 from threading import Lock
 
 from hardware_profiles.messages import JobFailed
+from objectives.latency import undisturbed
 from objectives.run import RunFolder
 from objectives.trial import Trial
 from search.fleet import Lost
@@ -32,11 +33,15 @@ class References:
         with self._lock:
             for name, result in trial.devices.items():
                 if name in self._trial:
-                    due[name] = int(told % EVERY == 0)
+                    due[name] = self._lacking(name) if told % EVERY == 0 else 0
                 elif result.state == "measured" and trial.state == "complete":
                     self._trial[name] = trial.number
                     due[name] = _FIRST
         return {name: times for name, times in due.items() if times}
+
+    def _lacking(self, name: str) -> int:
+        """As many measurements as a spread still needs, one at least."""
+        return max(1, _FIRST - sum(undisturbed(one.measurement) for one in self._run.read_references(name)))
 
     def measure(self, due: Mapping[str, int]) -> None:
         """Measure references as often as is due, each device its own at the same time. One that cannot is passed over.
@@ -54,5 +59,6 @@ class References:
             for _ in range(times):
                 with self._measuring.fleet.turn(name) as device:
                     bundle = self._run.bundle(number)
-                    found, _ = self._measuring.measured(device, bundle, "provisional", time.monotonic())
+                    ordinal = 1 + len(self._run.read_references(name))  # 0 is the trial's own measurement
+                    found, _ = self._measuring.measured(device, bundle, "provisional", time.monotonic(), ordinal)
                     self._run.log_reference(number, name, found)

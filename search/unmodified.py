@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
 
 from pydantic import TypeAdapter, ValidationError
 
 from hardware_profiles.store import write_atomic
+from objectives.registry import Retained
 from search.build import StageTree
 from search.executors import Interrupted
+from search.progress import Progress
 from search.scoring import Scored
 from spaces.axes import Value
 from spaces.candidate import Candidate
@@ -107,3 +109,14 @@ class Unmodified:
 
     def _key(self, model: Value) -> str:
         return self._tree.model_digest(self._space.folder / str(model))[:16]
+
+
+def hold_against(reference: Reference, progress: Progress) -> None:
+    """Take in what the unmodified model answered, for the trial and for each device that answered itself."""
+
+    def held(kept: Retained | None) -> Retained | None:
+        return replace(kept, unmodified=reference.retained) if kept else None
+
+    outcome = progress.outcome
+    on = {device: {**own, "retained": held(own.get("retained"))} for device, own in outcome.on.items()}
+    progress.learn(unmodified=reference.answers, retained=held(outcome.retained), on=on)

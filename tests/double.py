@@ -128,6 +128,7 @@ class Double:
         *,
         mode: Mode = "provisional",
         min_answers: int = 11,
+        ordinal: int = 0,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:

@@ -97,16 +97,27 @@ class Worker:
         self._thread.join()
 
     def _work(self) -> None:
-        while record := self._next():
+        while not self._closing:
+            try:
+                self._work_once()
+            except Exception as error:  # without this thread, jobs would be taken in and wait for ever
+                sys.excepthook(type(error), error, error.__traceback__)
+        for record in self._jobs.queued():
+            self._stopped(record)
+
+    def _work_once(self) -> None:
+        record = self._next()
+        if record is None:
+            return
+        try:
             if self._cancel.is_set():
                 self._stopped(record)
             elif self._jobs.start(record.uuid):
                 self._run(record)
+        finally:
             with self._wake:
                 self._running = None
                 self._untidy = True
-        for record in self._jobs.queued():
-            self._stopped(record)
 
     def _next(self) -> Record | None:
         """Wait for the next job; null when the agent ends. Files of jobs whose lease is over go meanwhile."""

@@ -10,8 +10,7 @@ from threading import Event
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from hardware_profiles.agent.facts import boot_id
-from hardware_profiles.devices.connection import PATIENCE_S as PATIENCE_S
-from hardware_profiles.devices.connection import Connection, Patience, pinned
+from hardware_profiles.devices.connection import PATIENCE_S, Connection, Patience, pinned
 from hardware_profiles.devices.hello import say_hello
 from hardware_profiles.devices.known import LOCAL, find, host_identity, paired_names
 from hardware_profiles.devices.lease import DeviceLease
@@ -31,15 +30,17 @@ def open_device(
     cancel: Event,
     waiting: Callable[[str], None] = lambda _: None,
     owner: str = "",
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
     opening_s: float | None = None,
+    queues: bool = True,
     interrupted: Callable[[str], None] = lambda _: None,
 ) -> RemoteDevice:
     """The device of this name, once its lease is ours: others may be before us, which ``waiting`` hears.
 
     ``owner`` is the id of the run: who opens a device again with the same one, after having been killed, finds its
     lease and its jobs again, as `hardware_profiles.devices.remote` has it; empty: nobody will. ``patience_s`` is how
-    long calls are made again, now and later, before the device counts as lost; ``opening_s`` takes its place now.
+    long calls are made again, now and later, before the device counts as lost, ``PATIENCE_S`` if null; ``opening_s``
+    takes its place now. ``queues``: a device that others have is waited for to the end, else no longer than that.
     ``interrupted`` hears of what the device recovered from: a silence, the loss of a job.
 
     Raises:
@@ -47,7 +48,9 @@ def open_device(
         JobFailed: ``DEVICE_LOST``, it does not answer or no longer knows this host.
         Cancelled: the event was set.
     """
-    patience = Patience(name, cancel=cancel, waiting=waiting, limit_s=patience_s if opening_s is None else opening_s)
+    limit_s = PATIENCE_S if patience_s is None else patience_s
+    now_s = limit_s if opening_s is None else opening_s
+    patience = Patience(name, cancel=cancel, waiting=waiting, limit_s=now_s, queues=queues)
     with ExitStack() as opened:
         agent = None
         if name == LOCAL:
@@ -72,7 +75,8 @@ def open_device(
             lease=lease,
             owner=own,
             agent=agent,
-            patience_s=patience_s,
+            patience_s=limit_s,
+            queues=queues,
             interrupted=interrupted,
         )
         opened.pop_all()  # the device closes them from here on

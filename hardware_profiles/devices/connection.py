@@ -50,7 +50,8 @@ class Patience:
     """How long a caller goes on when calls fail, with exponential backoff and full jitter; and what ends it sooner.
 
     The clock starts anew with each ``progress``. Jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog):
-    a uniform draw between nothing and the backoff.
+    a uniform draw between nothing and the backoff. ``queues``: whether a device that others have is waited for to the
+    end; else no longer than one that is silent.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Patience:
         waiting: Callable[[str], None] = lambda _: None,
         interrupted: Callable[[str], None] = lambda _: None,
         limit_s: float = PATIENCE_S,
+        queues: bool = True,
     ) -> None:
         self.name = name
         self.cancel = cancel
         self.waiting = waiting
         self._interrupted = interrupted
         self._limit_s = limit_s
+        self._queues = queues
         self._since, self._tries = time.monotonic(), 0
 
     @property
@@ -79,6 +82,19 @@ class Patience:
         if self._tries > 1:
             self._interrupted(f"it did not answer for {time.monotonic() - self._since:.0f} s")
         self._since, self._tries = time.monotonic(), 0
+
+    def queued(self, seconds: float) -> None:
+        """A call went through, but others have the device: wait for so long.
+
+        Raises:
+            JobFailed: ``DEVICE_LOST`` when patience has run out.
+            Cancelled: as ``pause``.
+        """
+        if self._queues:
+            self.progress()
+        elif time.monotonic() - self._since >= self._limit_s:
+            raise JobFailed("DEVICE_LOST", f"{self.name} is taken by another host")
+        self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Wait for so long.

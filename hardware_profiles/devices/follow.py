@@ -1,14 +1,15 @@
 """A job's events, followed to its end over a line that may break anywhere, and what they amount to."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Enough
 from hardware_profiles.devices.connection import ANSWER_S, Connection, Patience, refusal
-from hardware_profiles.messages import Answer, Answered, JobFailed, Measurement
+from hardware_profiles.devices.upload import Packed
+from hardware_profiles.messages import Answer, Answered, Fault, JobFailed, Measurement
 from hardware_profiles.wire import Event, JobState, Malformed, Preflight, build, parse
 
 POLL_S = 2.0
@@ -22,10 +23,15 @@ class Gone(Exception):
 
 
 class Followed:
-    """What was heard of a job. ``cut_short``: the caller had heard enough before its end."""
+    """What was heard of a job that asked these ids. ``cut_short``: the caller had heard enough before its end.
 
-    def __init__(self) -> None:
+    What cannot be of such a job is refused (``TRANSPORT``): figures are made of it, and answers are looked up by id.
+    """
+
+    def __init__(self, asked: Collection[str]) -> None:
         self.cut_short = False
+        self._asked = frozenset(asked)
+        self._left = set(asked)
         self._answers: list[Answer] = []
         self._result: Mapping[str, Any] = {}
         self._began: dict[str, float] = {}  # phase -> when it was first heard of
@@ -35,15 +41,19 @@ class Followed:
 
         Raises:
             Gone: the device lost the job.
-            JobFailed: the job ended in a fault.
+            JobFailed: the job ended in a fault; or ``TRANSPORT``.
         """
         if event.event == "fault":
-            fault = JobFailed(event.content.get("fault", "CRASH"), str(event.content.get("reason", "")))
+            kind: Fault = _made(cast("Any", Fault), event.content.get("fault"))
+            fault = JobFailed(kind, str(event.content.get("reason", "")))
             if fault.fault in ("DEVICE_LOST", "STALE_EPOCH", "TRANSPORT"):
                 raise Gone(fault.reason)
             raise fault
         if event.event == "answers":
             came = _made(tuple[Answer, ...], event.content.get("answers"))
+            for one in came:
+                _require(one.id in self._left, f"an answer to {one.id!r}")
+                self._left.remove(one.id)
             self._answers += came
             return came
         if event.event == "result":
@@ -53,14 +63,25 @@ class Followed:
         return ()
 
     def measurement(self) -> Measurement:
-        return _made(Measurement, self._result)
+        found = _made(Measurement, self._result)
+        _require(bool(found.processes) and all(one.timings for one in found.processes), "nothing timed")
+        for one in found.processes:
+            _require(min(one.load_s, one.memory_peak_bytes, *one.disturbed_p50_ms, 1) > 0, "a load of nothing")
+        for timing in found.timings:
+            _require(timing.id in self._asked, f"an answer to {timing.id!r}")
+            first = (timing.ttft_ms, *timing.token_ms) if timing.token_ms else ()
+            _require(min((timing.e2e_ms, *first)) > 0, "an answer in no time")
+        return found
 
     def preflight(self) -> Preflight:
-        return _made(Preflight, self._result)
+        found = _made(Preflight, self._result)
+        _require(found.operations >= len(found.fallback), "more operations than there are")
+        return found
 
     def answered(self) -> Answered:
         """All answers; of a job that was cut short, with times as they were heard here."""
-        if self._result:
+        if not self.cut_short:
+            _require(not self._left, f"no answer to {len(self._left)} requests")
             answers = [{"id": one.id, "text": one.text, "tokens": one.tokens} for one in self._answers]
             return _made(Answered, {**self._result, "answers": answers})
         now = time.monotonic()
@@ -86,17 +107,22 @@ def each_once(enough: Enough) -> Enough:
     return asked
 
 
-def follow(connection: Connection, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
+def follow(connection: Connection, packed: Packed, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
     """Hear a job's events to its end, or until the caller has heard ``enough``.
 
     Raises:
         Gone: the job is no more, and it is not its own fault.
-        JobFailed: the job's own fault; or ``DEVICE_LOST``, ``TRANSPORT``.
+        JobFailed: the job's own fault; ``DEVICE_LOST``, also where the agent answers but has no event of the job for
+            ``packed.silent_s`` seconds; ``TRANSPORT``.
         Cancelled: the caller's event was set.
     """
-    followed, after = Followed(), 0
+    followed, after, heard = Followed(packed.asked), 0, time.monotonic()
     while True:
         events = _events(connection, job, after, patience)
+        if events:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > packed.silent_s:
+            raise JobFailed("DEVICE_LOST", f"{connection.name} has said nothing of a job for {packed.silent_s:.0f} s")
         for event in events:
             after = event.seq
             came = followed.take(event)
@@ -140,3 +166,8 @@ def _made(kind: type[T], value: Any) -> T:
         return made
     except Malformed as error:
         raise JobFailed("TRANSPORT", f"the device sent no proper result ({error})") from None
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise JobFailed("TRANSPORT", f"the device sent no proper result ({what[:80]})")

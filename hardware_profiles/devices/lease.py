@@ -28,8 +28,14 @@ class DeviceLease:
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, name=f"lease of {connection.name}", daemon=True)
 
+    @property
+    def held(self) -> int | None:
+        """The epoch under which the device is ours, as far as we know; null where it is not."""
+        held = self._held  # which another thread may change meanwhile
+        return held.epoch if held else None
+
     def epoch(self, patience: Patience) -> int:
-        """The epoch that writes name. Waits in the queue for as long as others are before us.
+        """The epoch that writes name. Waits in the queue while others are before us, as far as ``patience`` goes.
 
         Raises:
             JobFailed, Cancelled: as `hardware_profiles.devices.connection.Connection.call`.
@@ -37,24 +43,24 @@ class DeviceLease:
         told = 0
         while True:
             patience.pause(0)
-            held = self._held
-            if held is not None and held.epoch is not None:
-                return held.epoch
+            if (epoch := self.held) is not None:
+                return epoch
             try:
-                held = self._ask()
+                asked = self._ask()
             except Unreachable as error:
                 patience.failed(error)
                 continue
             except Refused as error:
                 raise refusal(self._connection.name, error) from error
-            patience.progress()
             if not self._heart.is_alive():
                 self._heart.start()
-            if held.epoch is None:
-                if held.position != told:
-                    patience.waiting(f"{self._connection.name} is taken; place {held.position} in its queue")
-                    told = held.position
-                patience.pause(min(_QUEUE_S, self._every_s))
+            if asked.epoch is not None:
+                patience.progress()
+                continue
+            if asked.position != told:
+                patience.waiting(f"{self._connection.name} is taken; place {asked.position} in its queue")
+                told = asked.position
+            patience.queued(min(_QUEUE_S, self._every_s))
 
     def lost(self, epoch: int) -> None:
         """The device refused this epoch: it has given the lease to another since, or restarted."""

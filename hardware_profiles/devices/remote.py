@@ -4,15 +4,18 @@ A job's way: acknowledge what was returned before; submit; where blobs are missi
 follow its events to the end. Wherever the line breaks, the same call is made again. Where the *job* is gone (the lease
 ran out, the agent or the device restarted), it is submitted anew under another uuid, ``RESUBMITS`` times at most.
 
-**No result is lost, none is measured twice.** A job's uuid is uuid5(owner, digest of the job's content, n), where n
-counts the times that this owner asked the same; the lease's uuid is uuid5(owner, "lease"). A result is acknowledged
-when the next job begins or the device is closed, so after its caller has kept it. A host that was killed before opens
-the device again with the same ``owner`` (the run's id), has its lease still or queues for it, passes over the n that
-were acknowledged (REPLAYED), and finds the job that is running, or its result, under the first n that was not.
+**No result is lost, none is measured or kept twice.** A job's uuid is uuid5(owner, digest of the job's content and of
+its ordinal among the caller's records, n), where n counts the times that this owner asked the same; the lease's uuid is
+uuid5(owner, "lease"). A result is acknowledged when the next job begins or the device is closed, so after its caller
+has kept it. A host that was killed before opens the device again with the same ``owner`` (the run's id), has its lease
+still or queues for it, passes over the n that were acknowledged (REPLAYED), and finds the job that is running, or its
+result, under the first n that was not. What its caller had kept by then it does not ask for again, or by the next
+ordinal, so that nothing hangs on whether that was acknowledged.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -21,7 +24,7 @@ from uuid import UUID, uuid5
 
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Cancelled, Enough
-from hardware_profiles.devices.connection import PATIENCE_S, Answer, Connection, Patience, refusal
+from hardware_profiles.devices.connection import Answer, Connection, Patience, refusal
 from hardware_profiles.devices.follow import Followed, Gone, each_once, follow
 from hardware_profiles.devices.hello import check_runtime
 from hardware_profiles.devices.lease import DeviceLease
@@ -53,7 +56,8 @@ class RemoteDevice:
         lease: DeviceLease,
         owner: UUID,
         agent: LocalAgent | None = None,
-        patience_s: float = PATIENCE_S,
+        patience_s: float,
+        queues: bool,
         interrupted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
@@ -65,6 +69,7 @@ class RemoteDevice:
         self._owner = owner
         self._agent = agent
         self._patience_s = patience_s
+        self._queues = queues
         self._interrupted = interrupted
         self._asked: dict[str, int] = {}
         self._ended: list[UUID] = []
@@ -83,10 +88,12 @@ class RemoteDevice:
         mode: Mode = "provisional",
         min_answers: int = 11,
         sustained_s: float = 0.0,
+        ordinal: int = 0,
         cancel: Event,
         waiting: Callable[[str], None] = lambda _: None,
     ) -> Measurement:
         packed = pack("measure", bundle, requests, mode=mode, min_answers=min_answers, sustained_s=sustained_s)
+        packed = replace(packed, content=f"{packed.content}/{ordinal}")
         return self._run(packed, self._patience(cancel, waiting)).measurement()
 
     def answer(
@@ -120,7 +127,12 @@ class RemoteDevice:
 
     def _patience(self, cancel: Event, waiting: Callable[[str], None] = lambda _: None) -> Patience:
         return Patience(
-            self.name, cancel=cancel, waiting=waiting, interrupted=self._interrupted, limit_s=self._patience_s
+            self.name,
+            cancel=cancel,
+            waiting=waiting,
+            interrupted=self._interrupted,
+            limit_s=self._patience_s,
+            queues=self._queues,
         )
 
     def _run(self, packed: Packed, patience: Patience, enough: Enough | None = None) -> Followed:
@@ -139,7 +151,7 @@ class RemoteDevice:
 
     def _follow(self, packed: Packed, job: UUID, patience: Patience, enough: Enough | None) -> Followed:
         try:
-            followed = follow(self.connection, job, patience, enough)
+            followed = follow(self.connection, packed, job, patience, enough)
         except Cancelled:
             self._cancel(job)
             self._end(packed, job)
@@ -162,7 +174,9 @@ class RemoteDevice:
         while True:
             job = uuid5(self._owner, f"{packed.content}/{self._asked.get(packed.content, 0)}")
             try:
-                answer = self._write("PUT", f"/v1/jobs/{job}", patience, packed.body)
+                answer = self._fenced(
+                    patience, partial(self._write, "PUT", f"/v1/jobs/{job}", patience, body=packed.body)
+                )
             except Refused as error:
                 if error.problem.code == "REPLAYED":
                     self._count(packed)
@@ -191,11 +205,8 @@ class RemoteDevice:
         except Refused as error:
             raise refusal(self.name, error) from error
 
-    def _write(self, method: str, path: str, patience: Patience, body: bytes = b"") -> Answer:
-        def write(epoch: int) -> Answer:
-            return self.connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
-
-        return self._fenced(patience, write)
+    def _write(self, method: str, path: str, patience: Patience, epoch: int, body: bytes = b"") -> Answer:
+        return self.connection.call(patience, method, path, body=body, headers={EPOCH_HEADER: str(epoch)})
 
     def _fenced(self, patience: Patience, write: Callable[[int], T]) -> T:
         """Make a write under the lease's epoch; a lease that was lost is taken again, a bounded number of times."""
@@ -219,17 +230,26 @@ class RemoteDevice:
 
     def _cancel(self, job: UUID) -> None:
         """Ask the device once to stop a job; if that does not go through, the end of the lease will stop it."""
+        if (epoch := self._lease.held) is None:
+            return
         try:
-            self._write("DELETE", f"/v1/jobs/{job}", Patience(self.name, cancel=Event(), limit_s=0))
+            self._write("DELETE", f"/v1/jobs/{job}", Patience(self.name, cancel=Event(), limit_s=0), epoch)
         except (Refused, JobFailed) as error:
             _LOG.info("job %s on %s was not cancelled: %s", job, self.name, error)
 
     def _acknowledge(self, patience: Patience) -> None:
-        """Let the device forget what our callers have kept. A job that it will not let go is tried again next time."""
+        """Let the device forget what our callers have kept, while it is ours: no queue is worth that.
+
+        A job that it will not let go is tried again next time.
+        """
         for job in tuple(self._ended):
+            if (epoch := self._lease.held) is None:
+                return
             try:
-                self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience)
+                self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience, epoch)
             except Refused as error:
+                if error.problem.code == "STALE_EPOCH":
+                    self._lease.lost(epoch)
                 if error.problem.code not in ("NOT_FOUND", "REPLAYED"):
                     _LOG.info("job %s on %s was not acknowledged: %s", job, self.name, error)
                     continue

@@ -10,21 +10,27 @@ from typing import Any, Literal
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.bundle import MANIFEST, Manifest, open_bundle
 from hardware_profiles.devices.connection import ANSWER_S, Connection, Patience, Unreachable
-from hardware_profiles.messages import JobFailed, Request
+from hardware_profiles.messages import Job, JobFailed, Request
 from hardware_profiles.wire import CHUNK_BYTES, EPOCH_HEADER, LENGTH_HEADER, OFFSET_HEADER, WireJob, WireRequest, dump
 from spaces.canonical import file_digest
 
 _PIECE_BYTES = 1 << 18  # handed to TLS at a time, which copies what is left of a piece for each record that it sends
 _LEAST_HASHED = 20e6  # bytes a second that the slowest device hashes and syncs when a blob is finished
+_MARGIN_S = 300.0  # beside its runner's bound: for cooling down before another attempt, and for what is stopped first
 _DIGESTS: dict[tuple[str, int, int, int], str] = {}  # of images, by path, inode, size and modification time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A job as it is sent, with its digest, and where on this machine the blobs that it names are: digest -> path."""
+    """A job as it is sent, with its digest, and where on this machine the blobs that it names are: digest -> path.
+
+    ``asked`` are the ids of its requests; ``silent_s`` is how long an agent that works may have nothing to say of it.
+    """
 
     body: bytes
     content: str
+    asked: tuple[str, ...]
+    silent_s: float
     blobs: Mapping[str, Path]
     manifest: Manifest
 
@@ -47,7 +53,16 @@ def pack(
     files = {f"sha256:{entry.sha256}": bundle / name for name, entry in manifest.files.items()}
     blobs = files | {digest: Path(image) for image, digest in images.items()}
     body = dump(job)
-    return Packed(body=body, content=hashlib.sha256(body).hexdigest(), blobs=blobs, manifest=manifest)
+    runner = Job(kind="measure", bundle="", requests=tuple(requests), min_answers=job.min_answers)
+    silent_s = runner.total_s + _MARGIN_S
+    return Packed(
+        body=body,
+        content=hashlib.sha256(body).hexdigest(),
+        asked=tuple(one.id for one in asked),
+        silent_s=silent_s,
+        blobs=blobs,
+        manifest=manifest,
+    )
 
 
 def upload(connection: Connection, digest: str, path: Path, patience: Patience, epoch: int) -> None:

@@ -144,4 +144,5 @@ def packed(bundle: Path, requests: tuple[Request, ...], manifest: str | None = N
     )
     body = dump(WireJob(kind="answer", manifest=text, requests=asked))
     known = open_bundle(bundle, verify=False).manifest
-    return Packed(body=body, content=file_digest(bundle / MANIFEST) + text, blobs=blobs, manifest=known)
+    ids, content = tuple(one.id for one in requests), file_digest(bundle / MANIFEST) + text
+    return Packed(body=body, content=content, asked=ids, silent_s=600.0, blobs=blobs, manifest=known)

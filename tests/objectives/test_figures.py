@@ -276,6 +276,11 @@ def test_the_spread_between_processes_is_a_prediction_interval_of_the_logarithms
     expected = max(BETWEEN_PROCESSES, np.exp(half) - 1)
     assert between_processes(references) == pytest.approx(expected, rel=0.01)
     assert between_processes(references[:2]) == BETWEEN_PROCESSES
+    slow = measurement(*[timing(99.0)] * 11)
+    disturbed = replace(slow, processes=(replace(slow.processes[0], disturbed_p50_ms=(120.0, 130.0)),))
+    others = [disturbed, replace(slow, verdict="invalid"), *references]
+    assert between_processes(others) == between_processes(references)
+    assert between_processes([disturbed, *references[:2]]) == BETWEEN_PROCESSES
 
 
 @pytest.mark.parametrize("freedom", [2, 3, 4, 5, 8, 20, 100])

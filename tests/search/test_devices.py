@@ -1,6 +1,7 @@
 """A search of several devices, each a double: fronts, losses, faults, disagreement, finalists, going on."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from hardware_profiles.messages import JobFailed, Request
+from hardware_profiles.messages import JobFailed, Measurement, Request
 from hardware_profiles.wire import Preflight
 from objectives.devices import seen_from
 from objectives.trial import Figure, Trial
@@ -18,9 +19,10 @@ from search import late, refusing
 from search.feasibility import PREDICTED, Refusal
 from search.fleet import AllLost
 from search.measuring import timed_items
+from search.references import References
 from search.study import NAME
 from spaces.candidate import Candidate
-from tests.bench import ITEMS, LATENCY, RIGHT, TWO, Bench, N, key_of, said
+from tests.bench import ITEMS, KEPT, LATENCY, RIGHT, TWO, Bench, N, key_of, said
 from tests.double import Double
 
 EACH = ("accuracy", "latency_p50_ms@pi", "latency_p50_ms@jetson")
@@ -148,6 +150,57 @@ def test_a_lost_device_that_comes_back_is_caught_up_with_in_the_same_search(benc
     assert all_told(bench)
     assert not [trial for trial in bench.run.read_trials() if trial.waits_for]
     assert [event.event for event in bench.events if event.device == "pi"] == ["opened", "lost", "back"]
+
+
+def late_answers(bench: Bench, device: Double) -> None:
+    """Have a device away for its first measurement, and answer otherwise than the host from then on."""
+    failures = itertools.count()
+
+    def fails(kind: str, _: Path) -> None:
+        if kind == "provisional" and next(failures) == 0:
+            raise AWAY
+
+    device.fails = fails
+    device.say = lambda bundle, request: "no" if request.id.endswith("0") else said(bundle, request)
+
+
+def test_what_a_device_cannot_answer_late_goes_on_for_the_other(bench: Bench) -> None:
+    pi, _ = bench.two()
+    late_answers(bench, pi)
+    before = pi.fails
+
+    def fails(kind: str, bundle: Path) -> None:
+        before(kind, bundle)
+        if kind == "answer":
+            raise JobFailed("OOM", "it did not fit")
+
+    pi.fails = fails
+    bench.search(EACH).search()
+    for trial in bench.run.read_trials():
+        assert (trial.state, trial.devices["pi"].state) == ("complete", "infeasible")
+        assert trial.devices["pi"].reason == "OOM: it did not fit"
+    assert "RUNNING" not in told(bench).values()
+
+
+def test_late_answers_are_held_against_the_unmodified_model(bench: Bench) -> None:
+    pi, _ = bench.two()
+    late_answers(bench, pi)
+    bench.search(EACH, retention=True).search()
+    first = bench.run.read_trials()[0]
+    assert first.devices["pi"].answered
+    figures = seen_from(first, "pi").figures
+    model, weights = key(first)
+    answers = [said_late(KEPT, (model, weights), number) for number in range(24)]
+    assert figures["retention"].value == sum(answers) / 24
+    assert figures["forgetting"].value == pytest.approx((KEPT[model, "fp16"] - sum(answers)) / 24)
+    same = [said_late(RIGHT, (model, weights), n) for n in range(N)]
+    assert figures["accuracy"].value == sum(same) / N
+    assert figures["agreement"].value != first.figures["agreement"].value
+
+
+def said_late(right: dict[tuple[str, str], int], one: tuple[str, str], number: int) -> bool:
+    """Whether the device of :func:`late_answers` is right about an item."""
+    return number < right[one] and number % 10 != 0
 
 
 def test_the_last_device_lost_ends_the_search_and_a_resume_loses_nothing(bench: Bench) -> None:
@@ -332,9 +385,28 @@ def test_the_same_deployed_bundle_is_measured_once(bench: Bench) -> None:
     assert device.count("provisional") == 2
 
 
-def test_an_invalid_measurement_is_kept_without_figures(bench: Bench) -> None:
-    from dataclasses import replace
+def test_references_that_were_disturbed_are_made_up_for(bench: Bench) -> None:
+    pi, _ = bench.two()
+    bench.devices.pop("jetson")
+    references = References(bench.run, bench.evaluator().measuring)
+    trial = bench.try_(bench.evaluator(), 0, "a", "fp16")
+    assert references.due(trial, 1) == {"pi": 3}
+    real = pi.measure
 
+    def disturbed(*given: Any, **named: Any) -> Measurement:
+        found = real(*given, **named)
+        return replace(found, processes=(replace(found.processes[0], disturbed_p50_ms=(99.0,)),))
+
+    pi.measure = disturbed  # type: ignore[method-assign]
+    references.measure({"pi": 2})
+    pi.measure = real  # type: ignore[method-assign]
+    references.measure({"pi": 1})
+    assert [references.due(trial, told) for told in (9, 16)] == [{}, {"pi": 2}]
+    references.measure({"pi": 2})
+    assert references.due(trial, 24) == {"pi": 1}
+
+
+def test_an_invalid_measurement_is_kept_without_figures(bench: Bench) -> None:
     pi, _ = bench.two()
     real = pi.measure
     pi.measure = lambda *a, **k: replace(real(*a, **k), verdict="invalid", reasons=("throttled",))  # type: ignore[method-assign]

@@ -73,6 +73,22 @@ def test_a_job_from_upload_to_acknowledgement(agent: Agent, bundle: Bundle) -> N
     assert not (agent.state / "runner.json").exists()
 
 
+def test_an_error_between_two_jobs_does_not_end_the_work(
+    agent: Agent, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError("the disk is read-only")
+
+    async def test(service: Service) -> None:
+        host = await ready(service, bundle)
+        for _ in range(2):
+            assert (await host.follow(await host.submit(bundle.job())))[-1].event == "result"
+
+    monkeypatch.setattr(worker_module, "unmark", fails)
+    agent.run(test)
+    assert capsys.readouterr().err.count("OSError: the disk is read-only") == 2
+
+
 def test_hello(agent: Agent) -> None:
     agent.state.mkdir()
     server = {"command": ["x", "{port}"], "ready": "/health", "model": "any", "start_s": 1}

@@ -10,7 +10,9 @@ from hardware_profiles.agent.exchange import Asked, refused
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.device import Device
-from hardware_profiles.messages import Answer, JobFailed, Request
+from hardware_profiles.devices import upload
+from hardware_profiles.messages import Answer, Job, JobFailed, Request
+from hardware_profiles.wire import Code
 from spaces.errors import BadInput
 from tests.hardware_profiles.devices.scripted import HELLO, NEVER, Agent, Open, measurement, wait_for
 
@@ -146,6 +148,21 @@ def test_what_the_agent_refuses_is_not_tried_again(
     assert agent.script.count("PUT", "/jobs/") == 1
 
 
+@pytest.mark.parametrize(("status", "code"), [(507, "NO_SPACE"), (409, "CONFLICT"), (424, "MISSING_BLOBS")])
+def test_what_passes_is_no_fault_of_the_configuration(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], status: int, code: Code
+) -> None:
+    device = start()
+
+    def refuse(call: Asked) -> None:
+        if "/jobs/" in call.path:
+            raise refused(status, code, "the journal cannot be written")
+
+    agent.script.before = refuse
+    with pytest.raises(JobFailed, match="TRANSPORT: bench refused: the journal cannot be written"):
+        device.measure(bundle, asked, cancel=NEVER)
+
+
 def test_both_versions_are_named_where_the_protocols_do_not_meet(agent: Agent, start: Open) -> None:  # case 24
     agent.script.hello = replace(HELLO, protocols=(2, 3), agent="9.1.0")
     with pytest.raises(BadInput, match=r"bench speaks protocol 2 to 3 \(vlmfront 9\.1\.0\), this host 1 \(vlmfront 0"):
@@ -178,6 +195,69 @@ def test_a_host_that_was_unpaired_is_told_so_at_once(agent: Agent, start: Open, 
     with pytest.raises(JobFailed, match=r"does not know this host \(any more\); pair it again") as told:
         device.measure(bundle, asked, cancel=NEVER)
     assert told.value.fault == "DEVICE_LOST"
+
+
+def test_a_job_of_which_nothing_is_heard_is_not_followed_for_ever(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = start()
+    runner = Job(kind="measure", bundle="", requests=asked)
+    monkeypatch.setattr(upload, "_MARGIN_S", 0.3 - runner.total_s)
+    agent.script.runs = lambda _: [("phase", {"phase": "load"})]
+    with pytest.raises(JobFailed, match="DEVICE_LOST: bench has said nothing of a job for 0 s"):
+        device.measure(bundle, asked, cancel=NEVER)
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """A measurement of which one process has other fields, or its timings do."""
+    found = asdict(measurement())
+    for part in (found["processes"][0], *found["processes"][0]["timings"]):
+        part |= {name: value for name, value in fields.items() if name in part}
+    return found
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        asdict(measurement()) | {"processes": []},
+        changed(timings=[]),
+        changed(id="9"),
+        changed(e2e_ms=0.0),
+        changed(ttft_ms=-1),
+        changed(memory_peak_bytes=0),
+        changed(load_s=0),
+        {},
+    ],
+)
+def test_a_measurement_that_cannot_be_of_this_job_is_of_the_way(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], result: dict[str, Any]
+) -> None:
+    agent.script.runs = lambda _: [("result", result)]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().measure(bundle, asked, cancel=NEVER)
+
+
+def test_an_answer_without_a_token_has_no_first_one(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
+    result = changed(ttft_ms=0.0, token_ms=[])
+    agent.script.runs = lambda _: [("result", result)]
+    assert not start().measure(bundle, asked, cancel=NEVER).timings[0].token_ms
+
+
+@pytest.mark.parametrize("ids", ["012", "01239", "01233", "", "9"])
+def test_answers_that_were_not_asked_or_are_left_out_are_of_the_way(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...], ids: str
+) -> None:
+    said = [{"id": one, "text": "red", "tokens": 1} for one in ids]
+    facts = {"load_s": 0.5, "work_s": 0.2, "memory_peak_bytes": 7, "properties": {}}
+    agent.script.runs = lambda _: [("answers", {"answers": said}), ("result", facts)]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().answer(bundle, asked, cancel=NEVER)
+
+
+def test_a_fault_that_there_is_not_is_of_the_way(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
+    agent.script.runs = lambda _: [("fault", {"fault": "EATEN", "reason": "by a dog"})]
+    with pytest.raises(JobFailed, match="TRANSPORT: the device sent no proper result"):
+        start().measure(bundle, asked, cancel=NEVER)
 
 
 def test_events_that_are_missing_are_noticed(agent: Agent, start: Open, bundle: Path, asked: Any) -> None:
