@@ -33,7 +33,7 @@ CODES = set(get_args(Code)) - {"INTERNAL"}
 OWN = re.compile(
     r"(identity|paired|tokens|blobs|jobs)|identity/(key|certificate)\.pem|identity/lock|lock|epoch|address|runner\.json"
     r"|audit(\.1)?\.jsonl|audit\.lock|journal\.jsonl|paired/[0-9a-f]{64}\.json|blobs/[0-9a-f]{64}(\.part)?"
-    r"|jobs/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?|\.runner\.json\..*\.tmp"
+    r"|jobs/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/.*)?|line\.json|\.(runner|line)\.json\..*\.tmp"
 )
 READ_ONLY = """
 mount --bind "$1" "$1" && mount --bind "$TMPDIR" "$TMPDIR"

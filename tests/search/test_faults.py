@@ -12,7 +12,7 @@ from tests.faults import points as helpers
 from tests.faults.inject import Plan
 from tests.faults.points import AXES, TRIALS, check_whole, points
 
-POINTS = 5
+POINTS = 2
 FAULTS = Path(helpers.__file__).parent
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
