@@ -168,9 +168,12 @@ def test_ctrl_c_in_the_first_seconds_is_no_traceback(project: Callable[..., Path
 
 
 def _started(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
-    """A search in a session of its own; its processes are known by a variable that they inherit."""
+    """A search in a session of its own; its processes are known by a variable that they inherit.
+
+    What ignores Ctrl-C, as a job in the background does, hands that down, so it is undone.
+    """
     return subprocess.Popen(
-        [*COMMAND, "search", str(config), "--run", str(folder)],
+        ["env", "--default-signal=INT", *COMMAND, "search", str(config), "--run", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
