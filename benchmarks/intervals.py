@@ -63,7 +63,7 @@ def note(out: Path, measured: Measurement, at_s: float) -> None:
 
 def coverage(found: list[Measurement]) -> dict[str, object]:
     """The share of pairs that hold, and how wide the intervals are."""
-    spread = between_processes([one for one in found[:FIRST] if one.verdict != "invalid"])
+    spread = between_processes(found[:FIRST])
     figures = [latency_figures(one, spread)["latency_p50_ms"] for one in found[FIRST:]]
     known = [figure for figure in figures if figure.value is not None]
     pairs = [
