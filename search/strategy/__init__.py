@@ -1,0 +1,1 @@
+"""The search strategy: which candidate of a joint space to try next, and how far to go with it. Pure arrays."""

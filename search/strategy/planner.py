@@ -1,0 +1,189 @@
+"""Which candidate to try next: the one that begins the batch with the most expected gain per second.
+
+A batch is candidates that are cheap together since they share stages that nobody paid for yet. From each promising
+candidate a batch is grown by the candidate with the highest marginal gain per marginal second, as long as that is above
+the batch's own rate; the gain of a batch is over joint draws of all objectives, so near-copies add little to it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from search.strategy.costs import Costs
+from search.strategy.ground import Array, Ground
+from search.strategy.improvement import Levels
+from search.strategy.surrogate import Surrogate
+
+SHORTLIST = 160
+SEEDS = 8
+DRAWS = 24
+BATCH = 6
+FIRST = 4
+"""Trials before the surrogates are asked."""
+
+
+class Planner:
+    """Plans over one ground. Objectives are minimised, those compared by ratio as logarithms.
+
+    ``reference``: (objectives,) the worst values that a user would accept.
+    """
+
+    def __init__(self, ground: Ground, reference: Array, *, seed: int, prior: Array | None = None, reuse: bool = True) -> None:
+        self.ground = ground
+        self.costs = Costs(ground, seed)
+        self._reference = np.asarray(reference, dtype=float)
+        self._rng = np.random.default_rng(seed)
+        self._reuse = reuse
+        every = range(ground.codes.shape[1])
+        count = len(self._reference)
+        self.models = [Surrogate(ground, tuple(every), seed + 100 + k) for k in range(count)]
+        self._seen: list[dict[int, float]] = [{} for _ in range(count)]
+        self._full: dict[int, Array] = {}
+        self._failed: set[int] = set()
+        self._over: set[int] = set()
+
+    def suggest(self) -> int | None:
+        """The next row; null when every one was tried."""
+        left = np.ones(len(self.ground.codes), dtype=bool)
+        left[list(self._over)] = False
+        rows = np.flatnonzero(left)
+        if len(rows) == 0:
+            return None
+        if len(self._full) < FIRST:
+            return self._first(rows)
+        return self._best(rows)
+
+    def learn(self, row: int, values: Mapping[int, float], *, full: bool) -> None:
+        """A trial showed these objectives, by number; ``full``: all of them, exactly enough to be on the front."""
+        for k, value in values.items():
+            self._seen[k][row] = value
+        if full:
+            self._full[row] = np.array([values[k] for k in range(len(self._reference))])
+
+    def end(self, row: int, *, failed: bool = False) -> None:
+        """A trial is over."""
+        self._over.add(row)
+        if failed:
+            self._failed.add(row)
+
+    def front(self) -> Array:
+        """(trials, objectives) of all tried in full."""
+        return np.array(list(self._full.values())).reshape(-1, len(self._reference))
+
+    def _first(self, rows: npt.NDArray[np.int64]) -> int:
+        """Cheap by what is known, and far from what was tried."""
+        if not self._over:
+            return int(self._rng.choice(rows))
+        cost = self._new_seconds(rows)
+        tried = self.ground.codes[list(self._over)]
+        apart = (self.ground.codes[rows][:, None, :] != tried[None]).sum(axis=2).min(axis=1)
+        return int(rows[np.argmax(apart / np.sqrt(cost) + 1e-6 * self._rng.random(len(rows)))])
+
+    def _new_seconds(self, rows: npt.NDArray[np.int64]) -> Array:
+        seconds = self.costs.seconds()[rows]
+        return np.asarray((seconds * self.costs.owed()[rows]).sum(axis=1) if self._reuse else seconds.sum(axis=1))
+
+    def _best(self, rows: npt.NDArray[np.int64]) -> int:
+        for model, seen in zip(self.models, self._seen, strict=True):
+            model.observe(list(seen), np.array(list(seen.values())))
+        predicted = [model.predict(rows) for model in self.models]
+        mean = np.stack([one[0] for one in predicted], axis=1)
+        deviation = np.stack([one[1] for one in predicted], axis=1)
+        values = self.front()
+        low = np.minimum(values.min(axis=0), (mean - 2 * deviation).min(axis=0))[1:]
+        levels = Levels.of(self._reference, low)
+        best = levels.best(values)
+        gain = levels.expected(mean, deviation, best) * self._works(rows)
+        cost = self._new_seconds(rows)
+        chosen = self._shortlist(gain, cost, rows)
+        if not self._reuse:
+            return int(rows[np.argmax(gain / cost)])
+        return self._grown(rows, chosen, gain, cost, levels, best)
+
+    def _works(self, rows: npt.NDArray[np.int64]) -> Array:
+        """The chance of each candidate to give figures: of the failures among what was tried nearby."""
+        if not self._failed:
+            return np.ones(len(rows))
+        tried = np.array(sorted(self._over))
+        bad = np.isin(tried, sorted(self._failed))
+        apart = (self.ground.codes[rows][:, None, :] != self.ground.codes[tried][None]).sum(axis=2)
+        near = np.exp(-1.5 * apart)
+        return np.asarray(1.0 - (near @ bad) / (near.sum(axis=1) + 0.05))
+
+    def _shortlist(self, gain: Array, cost: Array, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        half = SHORTLIST // 2
+        by_rate = np.argsort(-gain / cost, kind="stable")[:half]
+        by_gain = np.argsort(-gain, kind="stable")[:half]
+        return np.unique(np.concatenate([by_rate, by_gain]))
+
+    def _grown(
+        self,
+        rows: npt.NDArray[np.int64],
+        chosen: npt.NDArray[np.int64],
+        gain: Array,
+        cost: Array,
+        levels: Levels,
+        best: Array,
+    ) -> int:
+        draws = np.stack([model.draws(rows[chosen], DRAWS) for model in self.models], axis=2)
+        attained = levels.attained(draws)
+        works = self._works(rows[chosen])
+        seconds = self.costs.seconds()[rows[chosen]]
+        owed = self.costs.owed()[rows[chosen]]
+        nodes = self.ground.prefixes[rows[chosen]]
+        rate = gain[chosen] / cost[chosen]
+        top, winner = -1.0, int(np.argmax(rate))
+        for seed in self._seeds(rate, gain[chosen], nodes, owed):
+            reached, begin = self._rate(seed, rate[seed], gain[chosen], attained, works, seconds, owed, nodes, levels, best)
+            if reached > top:
+                top, winner = reached, begin
+        return int(rows[chosen[winner]])
+
+    def _seeds(self, rate: Array, gain: Array, nodes: npt.NDArray[np.int64], owed: npt.NDArray[np.bool_]) -> Sequence[int]:
+        """The best candidate behind each stage that is still to be paid, the best few of them."""
+        seeds: dict[tuple[int, int], int] = {}
+        for index in np.argsort(-gain, kind="stable"):
+            stages = np.flatnonzero(owed[index, :-1])
+            key = (int(stages[0]), int(nodes[index, stages[0]])) if len(stages) else (-1, 0)
+            seeds.setdefault(key, int(index))
+        order = sorted(seeds.values(), key=lambda index: -rate[index])
+        return list(dict.fromkeys([int(np.argmax(rate)), *order[:SEEDS]]))
+
+    def _rate(
+        self,
+        seed: int,
+        rate: float,
+        gains: Array,
+        attained: Array,
+        works: Array,
+        seconds: Array,
+        owed: npt.NDArray[np.bool_],
+        nodes: npt.NDArray[np.int64],
+        levels: Levels,
+        best: Array,
+    ) -> tuple[float, int]:
+        """The rate of the batch grown from a seed, and the member to begin with."""
+        surface = np.minimum(best, attained[:, seed])
+        bill = owed.copy()
+        self._settle(bill, nodes, seed)
+        total_gain, total_cost = float(gains[seed]), float((seconds[seed] * owed[seed]).sum())
+        members = [seed]
+        for _ in range(BATCH - 1):
+            more = (np.maximum(surface[:, None, :] - attained, 0.0) @ levels.sizes).mean(axis=0) * works
+            price = (seconds * bill).sum(axis=1)
+            more[members] = 0.0
+            best_rate = more / price
+            index = int(np.argmax(best_rate))
+            if best_rate[index] <= total_gain / total_cost:
+                break
+            total_gain += float(more[index])
+            total_cost += float(price[index])
+            members.append(index)
+            self._settle(bill, nodes, index)
+            surface = np.minimum(surface, attained[:, index])
+        return total_gain / total_cost, seed
+
+    @staticmethod
+    def _settle(bill: npt.NDArray[np.bool_], nodes: npt.NDArray[np.int64], index: int) -> None:
+        bill[:, :-1] &= nodes != nodes[index]
