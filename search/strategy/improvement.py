@@ -8,11 +8,11 @@ first objective and on a grid along the others. All objectives are minimised.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from search.strategy.ground import Array
 
-CELLS = {1: 128, 2: 24, 3: 10}
+CELLS = {1: 128, 2: 16, 3: 7}
 """Levels per objective beyond the first, by how many there are."""
 
 
@@ -55,11 +55,16 @@ class Levels:
         expected improvement on its best value (Mockus 1978; Emmerich et al. 2011, CEC, for the product form).
         """
         sure = np.maximum(deviation, 1e-12)
-        gap = (best[None, :] - mean[:, :1]) / sure[:, :1]
-        gain = sure[:, :1] * (gap * norm.cdf(gap) + norm.pdf(gap))
+        within = self.sizes[None, :]
         for k in range(1, mean.shape[1]):
-            gain = gain * norm.cdf((self.corners[None, :, k - 1] - mean[:, k : k + 1]) / sure[:, k : k + 1])
-        return np.asarray(gain @ self.sizes, dtype=float)
+            edges, where = np.unique(self.corners[:, k - 1], return_inverse=True)
+            within = within * ndtr((edges[None, :] - mean[:, k : k + 1]) / sure[:, k : k + 1])[:, where]
+        heights, where = np.unique(best, return_inverse=True)  # as many as the front has members, not as there are cells
+        belongs = np.zeros((len(best), len(heights)))
+        belongs[np.arange(len(best)), where] = 1.0
+        gap = (heights[None, :] - mean[:, :1]) / sure[:, :1]
+        gain = sure[:, :1] * (gap * ndtr(gap) + np.exp(-0.5 * gap * gap) / np.sqrt(2 * np.pi))
+        return np.asarray(((within @ belongs) * gain).sum(axis=1), dtype=float)
 
     def attained(self, draws: Array) -> Array:
         """(draws, candidates, cells) the first objective where a candidate is within the cell, else the reference's."""

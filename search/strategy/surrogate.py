@@ -1,8 +1,10 @@
 """A Gaussian process over codes of knob values, conditioned on one objective's observations.
 
-The kernel is a product over knobs, ``variance * exp(-sum_k theta_k d_k(x, y))``, where ``d_k`` is how far apart the two
-values of knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of Hutter et al. 2011,
-LION 5:507), the absolute difference for ordered ones. A theta near zero says that a knob does not matter.
+The kernel is a sum of main effects, one for each knob, and of what knobs do together:
+``sum_k effect_k exp(-d_k(x, y)) + joint * exp(-sum_k theta_k d_k(x, y))``, where ``d_k`` is how far apart the two values of
+knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of Hutter et al. 2011, LION 5:507),
+the absolute difference for ordered ones. A knob whose effect and theta are near zero does not matter. Sums of main effects
+and interactions: Duvenaud et al. 2011, NeurIPS 24, "Additive Gaussian processes".
 """
 
 from collections.abc import Sequence
@@ -19,17 +21,47 @@ FEATURES = 512
 """Random signs per candidate that prior draws are made of; the kernel of the draws is off by about 1 / sqrt of it."""
 
 _FIT_AT_MOST = 300
+_PRIOR_EFFECT = (np.log(0.5), 1.5)
 _PRIOR_THETA = (np.log(0.3), 1.5)
+_PRIOR_JOINT = (np.log(0.5), 1.0)
 _PRIOR_NOISE = (np.log(1e-3), 1.5)
 _JITTER = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """What a surrogate learned of its objective: log theta per knob, and the noise's share of the variance (log)."""
+    """What a surrogate learned of its objective, as logarithms; variances are shares of that of the observations.
 
-    log_theta: Array
-    log_noise: float
+    Attributes:
+        effect: (knobs,) the variance of each knob's main effect.
+        theta: (knobs,) how fast what knobs do together changes along each knob.
+        joint: the variance of what knobs do together.
+        noise: the variance of the noise.
+    """
+
+    effect: Array
+    theta: Array
+    joint: float
+    noise: float
+
+    @classmethod
+    def prior(cls, knobs: int) -> "Scales":
+        """The middle of the prior."""
+        effect = np.full(knobs, _PRIOR_EFFECT[0] - np.log(max(knobs, 1)))
+        return cls(effect=effect, theta=np.full(knobs, _PRIOR_THETA[0]), joint=_PRIOR_JOINT[0], noise=_PRIOR_NOISE[0])
+
+    @classmethod
+    def unpacked(cls, parameters: Array) -> "Scales":
+        knobs = (len(parameters) - 2) // 2
+        return cls(
+            effect=parameters[:knobs],
+            theta=parameters[knobs:-2],
+            joint=float(parameters[-2]),
+            noise=float(parameters[-1]),
+        )
+
+    def packed(self) -> Array:
+        return np.concatenate([self.effect, self.theta, [self.joint, self.noise]])
 
 
 class Surrogate:
@@ -40,7 +72,7 @@ class Surrogate:
         self._knobs = tuple(knobs)
         self._tables = [ground.distances(knob) for knob in self._knobs]
         self._rng = np.random.default_rng(seed)
-        self.scales = Scales(log_theta=np.full(len(self._knobs), _PRIOR_THETA[0]), log_noise=_PRIOR_NOISE[0])
+        self.scales = Scales.prior(len(self._knobs))
         self._fitted_at = 0
         self._rows: list[int] = []
         self._mean, self._scale = 0.0, 1.0
@@ -77,15 +109,14 @@ class Surrogate:
         """Mean and standard deviation at these candidates, of the objective without noise."""
         half = self._half[:, rows]
         mean = self._mean + self._scale * (half.T @ self._weights)
-        variance = np.maximum(1.0 - np.einsum("ij,ij->j", half, half), 1e-12)
+        variance = np.maximum(self._total() - np.einsum("ij,ij->j", half, half), 1e-12)
         return mean, self._scale * np.sqrt(variance)
 
     def draws(self, rows: npt.NDArray[np.int64], count: int) -> Array:
         """(count, rows) joint draws from the posterior, by Matheron's rule (Wilson et al. 2020, ICML, eq. 5)."""
-        signs = self._features()
-        prior = signs @ self._rng.standard_normal((FEATURES, count)).astype(np.float32) / np.sqrt(FEATURES)
+        prior = self._prior_draws(count)
         if self._rows:
-            noise = np.sqrt(np.exp(self.scales.log_noise))
+            noise = np.sqrt(np.exp(self.scales.noise))
             there = prior[self._rows] + noise * self._rng.standard_normal((len(self._rows), count))
             missing = self._weights[:, None] - solve_triangular(self._factor, there, lower=True)
             drawn = prior[rows] + self._half[:, rows].T @ missing
@@ -93,19 +124,23 @@ class Surrogate:
             drawn = prior[rows]
         return np.asarray(self._mean + self._scale * drawn.T, dtype=float)
 
-    def _theta(self) -> Array:
-        return np.exp(self.scales.log_theta)
+    def _total(self) -> float:
+        """The prior variance."""
+        return float(np.exp(self.scales.effect).sum() + np.exp(self.scales.joint))
 
     def _between(self, first: Codes, second: Codes) -> Array:
-        exponent = np.zeros((len(first), len(second)))
-        for knob, table, theta in zip(self._knobs, self._tables, self._theta(), strict=True):
-            exponent += theta * table[first[:, knob][:, None], second[:, knob][None, :]]
-        return np.exp(-exponent)
+        exponent = np.full((len(first), len(second)), -self.scales.joint)
+        effects = np.zeros_like(exponent)
+        for index, (knob, table) in enumerate(zip(self._knobs, self._tables, strict=True)):
+            where = first[:, knob][:, None], second[:, knob][None, :]
+            effects += (np.exp(self.scales.effect[index]) * np.exp(-table))[where]
+            exponent += (np.exp(self.scales.theta[index]) * table)[where]
+        return effects + np.exp(-exponent)
 
     def _condition(self, rows: Sequence[int], added: Array) -> None:
         codes = self._ground.codes[list(rows)]
         inner = self._between(codes, codes)
-        inner[np.diag_indices_from(inner)] += np.exp(self.scales.log_noise) + added + _JITTER
+        inner[np.diag_indices_from(inner)] += np.exp(self.scales.noise) + added + _JITTER
         self._factor = cholesky(inner, lower=True)
         self._half = solve_triangular(self._factor, self._between(codes, self._ground.codes), lower=True)
 
@@ -113,7 +148,7 @@ class Surrogate:
         """Append rows to the factor and to what it makes of the ground, one by one: O(observations x candidates)."""
         for row in rows:
             line = self._half[:, row]
-            beyond = 1.0 + np.exp(self.scales.log_noise) + _JITTER - line @ line
+            beyond = self._total() + np.exp(self.scales.noise) + _JITTER - line @ line
             corner = np.sqrt(max(beyond, _JITTER))
             size = len(line)
             factor = np.zeros((size + 1, size + 1))
@@ -133,32 +168,47 @@ class Surrogate:
         apart = np.stack(
             [table[codes[:, k][:, None], codes[:, k][None, :]] for k, table in zip(self._knobs, self._tables, strict=True)]
         )
+        near = np.exp(-apart)
         y, more = scaled[chosen], added[chosen]
+        middle = Scales.prior(len(self._knobs)).packed()
+        width = np.repeat([_PRIOR_EFFECT[1], _PRIOR_THETA[1]], len(self._knobs))
+        width = np.append(width, [_PRIOR_JOINT[1], _PRIOR_NOISE[1]])
 
         def loss(parameters: Array) -> tuple[float, Array]:
-            log_theta, log_noise = parameters[:-1], parameters[-1]
-            theta, noise = np.exp(log_theta), np.exp(log_noise)
-            inner = np.exp(-np.tensordot(theta, apart, axes=1))
-            full = inner + np.diag(noise + more + _JITTER)
+            at = Scales.unpacked(parameters)
+            effect, theta, noise = np.exp(at.effect), np.exp(at.theta), np.exp(at.noise)
+            joint = np.exp(at.joint - np.tensordot(theta, apart, axes=1))
+            full = np.tensordot(effect, near, axes=1) + joint + np.diag(noise + more + _JITTER)
             factor = cholesky(full, lower=True)
             alpha = cho_solve((factor, True), y)
             inverse = cho_solve((factor, True), np.eye(len(y)))
-            value = 0.5 * y @ alpha + np.log(np.diag(factor)).sum()
             outer = 0.5 * (inverse - np.outer(alpha, alpha))
-            slope = np.empty(len(parameters))
-            weighted = outer * inner
-            slope[:-1] = -theta * np.tensordot(apart, weighted, axes=([1, 2], [0, 1]))
-            slope[-1] = noise * np.trace(outer)
-            for at, (middle, width) in ((slice(None, -1), _PRIOR_THETA), (slice(-1, None), _PRIOR_NOISE)):
-                z = (parameters[at] - middle) / width
-                value += 0.5 * float(z @ z)
-                slope[at] += z / width
-            return float(value), slope
+            weighted = outer * joint
+            slope = np.concatenate(
+                [
+                    effect * np.tensordot(near, outer, axes=([1, 2], [0, 1])),
+                    -theta * np.tensordot(apart, weighted, axes=([1, 2], [0, 1])),
+                    [weighted.sum(), noise * np.trace(outer)],
+                ]
+            )
+            z = (parameters - middle) / width
+            value = 0.5 * y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
+            return float(value), slope + z / width
 
-        begin = np.append(self.scales.log_theta, self.scales.log_noise)
-        bounds = [(-8.0, 3.0)] * len(self._knobs) + [(-12.0, 0.0)]
-        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
-        self.scales = Scales(log_theta=found.x[:-1], log_noise=float(found.x[-1]))
+        bounds = [(-9.0, 4.0)] * (2 * len(self._knobs)) + [(-9.0, 3.0), (-12.0, 0.0)]
+        found = minimize(loss, self.scales.packed(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+        self.scales = Scales.unpacked(found.x)
+
+    def _prior_draws(self, count: int) -> Array:
+        """(candidates, count) draws from the prior: main effects exactly, what knobs do together by random signs."""
+        normal = self._rng.standard_normal
+        weights = np.sqrt(np.exp(self.scales.joint) / FEATURES) * normal((FEATURES, count))
+        drawn = np.asarray(self._features() @ weights.astype(np.float32), dtype=float)
+        for index, (knob, table) in enumerate(zip(self._knobs, self._tables, strict=True)):
+            root = cholesky(np.exp(-table) + _JITTER * np.eye(len(table)), lower=True)
+            effect = np.sqrt(np.exp(self.scales.effect[index])) * root @ normal((len(table), count))
+            drawn += effect[self._ground.codes[:, knob]]
+        return drawn
 
     def _features(self) -> npt.NDArray[np.float32]:
         """(candidates, features) products of random signs whose mean product over features is the kernel.
@@ -169,7 +219,7 @@ class Surrogate:
         if self._signs is None:
             codes = self._ground.codes
             signs = np.ones((len(codes), FEATURES), dtype=np.float32)
-            for knob, theta in zip(self._knobs, self._theta(), strict=True):
+            for knob, theta in zip(self._knobs, np.exp(self.scales.theta), strict=True):
                 signs *= self._knob_signs(knob, float(theta))[codes[:, knob]]
             self._signs = signs
         return self._signs
