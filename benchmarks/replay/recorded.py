@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from replay.charging import Rule
-from replay.columns import FILE as TRIALS
-from replay.header import FILE as HEADER
+from replay.header import FILE, TRIALS
 from replay.table import ANSWERS
 from spaces.errors import BadInput
 
@@ -53,7 +52,7 @@ def digest(*paths: Path) -> str:
 
 def table_digest(folder: Path) -> str:
     """The digest of what a replay reads of a table."""
-    return digest(folder / HEADER, folder / TRIALS, folder / ANSWERS)
+    return digest(folder / FILE, folder / TRIALS, folder / ANSWERS)
 
 
 def write(folder: Path, engine: str, runs: Iterable[Run]) -> None:

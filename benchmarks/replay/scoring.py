@@ -44,11 +44,6 @@ class Curve:
         there = np.flatnonzero((self.relative >= level) & (self.costs <= self.cap))
         return Reached(float(self.costs[there[0]]), False) if len(there) else Reached(self.cap, True)
 
-    def at(self, cost: float) -> float:
-        """The relative hypervolume after this many seconds."""
-        past = int(np.searchsorted(self.costs, cost, side="right"))
-        return float(self.relative[past - 1]) if past else 0.0
-
 
 class Score:
     """Values returned sets of one table by its full-fidelity objectives.
