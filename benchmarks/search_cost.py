@@ -2,7 +2,7 @@
 
 Every engine is replayed on the table under both rules of charging, over seeds; its own CPU time counts. Peers are
 replayed once, in an environment with their packages (benchmarks/peers.lock), and recorded beside the table;
-``--rerun-peers`` does it again. A run that never arrives counts as its cap, and figures that it decides are marked
+``--rerun-peers`` does it again, for the peers whose packages are there. A run that never arrives counts as its cap, and figures that it decides are marked
 ``at_least``. All figures are of replays: a recorded trial costs what it cost when it was recorded. Last line: one JSON
 object with ``table``, ``oracle``, ``cost_to`` (engine -> charging -> level), ``ratio_to_best_peer`` (charging -> level;
 ``as_shipped`` is ours charged as cached against peers charged plain) and ``suggestion_ms`` (CPU per trial).
@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from replay import recorded
@@ -51,15 +52,24 @@ class Comparison:
         self._digest = recorded.table_digest(folder)
 
     def runs(self, name: str, seeds: int, rerun_peers: bool) -> list[Run]:
-        """An engine's replays under both rules: a peer's as recorded where they are, unless they shall be run again."""
+        """An engine's replays under both rules: a peer's as recorded where they are, unless they shall be run again.
+
+        None where the engine's package is missing here and nothing was recorded.
+        """
         entry = ENGINES[name]
         if entry.kind == "peer" and not rerun_peers:
             found = [run for run in recorded.read(self.folder, name) if run.seed < seeds]
             if found:
                 return found
-        found = [self._run(name, entry, rule, seed) for rule in RULES for seed in range(min(seeds, entry.seeds))]
-        if entry.kind == "peer" and rerun_peers:
-            recorded.write(self.folder, name, found)
+        found = []
+        try:
+            for rule, seed in product(RULES, range(min(seeds, entry.seeds))):
+                found.append(self._run(name, entry, rule, seed))
+                if entry.kind == "peer" and rerun_peers:
+                    recorded.write(self.folder, name, found)
+        except ImportError as error:
+            print(f"{name}: not run here: {error}", file=sys.stderr)
+            return [run for run in recorded.read(self.folder, name) if run.seed < seeds] if rerun_peers else []
         return found
 
     def levels(self, runs: Sequence[Run]) -> dict[str, Levels]:
@@ -142,6 +152,8 @@ def main() -> None:
     suggesting: dict[str, float] = {}
     for name in options.engines:
         runs = comparison.runs(name, seeds, options.rerun_peers)
+        if not runs:
+            continue
         levels[name] = comparison.levels(runs)
         suggesting[name] = suggestion_ms(runs)
         print(shown(name, levels[name]), flush=True)

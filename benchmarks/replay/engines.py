@@ -1,6 +1,6 @@
 """The engines that are compared, by name. A new one is a line here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,8 @@ class Entry:
     """One engine of the comparison.
 
     Attributes:
-        make: a fresh engine for what may be known of a table, a seed, and the rule that it will be charged by.
+        make: a fresh engine for what may be known of a table, a seed, and the rule that it will be charged by; raises
+            ImportError where its package is missing.
         kind: ``ours``; a ``peer``, which ours is compared with, and whose replays are recorded; a ``variant`` of ours;
             or a ``reference``, shown beside the others.
         seeds: how many seeds it is worth at most; fewer for engines that take long.
@@ -30,7 +31,7 @@ class Entry:
     view: Callable[[Table, int], Table] | None = None
 
 
-ENGINES: Mapping[str, Entry] = {
+ENGINES: dict[str, Entry] = {
     "exhaustive": Entry(make=exhaustive, kind="reference", seeds=1),
     "random": Entry(make=shuffled, kind="peer"),
 }

@@ -127,7 +127,7 @@ def test_a_replay_repeats_but_for_the_engines_own_time(rule: Rule) -> None:
         return [(e.row, e.state, e.items, e.charged, e.returned) for e in events]
 
     def many(rows: Sequence[int]) -> bool:
-        return len(rows) >= 20
+        return len(rows) >= 10
 
     assert run(4) == run(4)
     assert run(4) != run(5)

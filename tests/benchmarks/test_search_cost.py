@@ -118,3 +118,18 @@ def test_a_record_of_another_table_is_refused(folder: Path) -> None:
     (folder / "peers" / "random.jsonl.gz").write_bytes(b"x")
     with pytest.raises(BadInput, match="is no record"):
         recorded.read(folder, "random")
+
+
+def test_a_peer_whose_package_is_missing_is_left_out_or_as_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(ground: Ground, seed: int, rule: Rule) -> Engine:
+        raise ImportError("random is not installed")
+
+    arguments = ["--table", str(folder), "--quick", "--engines", "random"]
+    monkeypatch.setitem(ENGINES, "random", Entry(make=missing, kind="peer"))
+    assert run_main(monkeypatch, capsys, *arguments)["cost_to"] == {}
+    monkeypatch.setitem(ENGINES, "random", Entry(make=exhaustive, kind="peer"))
+    first = run_main(monkeypatch, capsys, *arguments, "--rerun-peers")
+    monkeypatch.setitem(ENGINES, "random", Entry(make=missing, kind="peer"))
+    assert run_main(monkeypatch, capsys, *arguments, "--rerun-peers") == first
