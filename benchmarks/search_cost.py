@@ -2,10 +2,11 @@
 
 Every engine is replayed on the table under both rules of charging, over seeds; its own CPU time counts. Peers are
 replayed once, in an environment with their packages (benchmarks/peers.lock), and recorded beside the table;
-``--rerun-peers`` does it again, for the peers whose packages are there. A run that never arrives counts as its cap, and figures that it decides are marked
-``at_least``. All figures are of replays: a recorded trial costs what it cost when it was recorded. Last line: one JSON
-object with ``table``, ``oracle``, ``cost_to`` (engine -> charging -> level), ``ratio_to_best_peer`` (charging -> level;
-``as_shipped`` is ours charged as cached against peers charged plain) and ``suggestion_ms`` (CPU per trial).
+``--rerun-peers`` does it again, for the peers whose packages are there. A run that never arrives counts as its cap, and
+figures that it decides are marked ``at_least``. All figures are of replays: a trial costs what it cost when it was
+recorded. Last line: one JSON object with ``table``, ``oracle``, ``cost_to`` (engine -> charging -> level),
+``ratio_to_best_peer`` (charging -> level; ``as_shipped`` is ours charged as cached against peers charged plain) and
+``suggestion_ms`` (CPU per trial).
 """
 
 import argparse
