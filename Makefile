@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-ROOMS := contracts examples faults hardware_profiles objectives reports search spaces
+ROOMS := benchmarks contracts examples faults hardware_profiles objectives reports search spaces
 
 .PHONY: install demo test test-slow lint
 
