@@ -27,7 +27,8 @@ class Ours:
             stages=[tuple(names.index(knob) for knob in ground.stage_knobs.get(stage, ())) for stage in ground.stages],
         )
         reference = np.array([self._loss(name, ground.reference[name]) for name in self._names])
-        self._planner = Planner(base, reference, seed=seed, reuse=reuse)
+        shares = [k for k, name in enumerate(self._names) if name == ACCURACY]
+        self._planner = Planner(base, reference, seed=seed, shares=shares, reuse=reuse)
         self._front: dict[int, list[float]] = {}
 
     def ask(self) -> int | None:

@@ -19,22 +19,26 @@ SHORTLIST = 160
 SEEDS = 8
 DRAWS = 24
 BATCH = 6
-FIRST = 4
-"""Trials before the surrogates are asked."""
+PAIRS = 0.1
+"""What a pair of values that was never tried counts in the first design, beside 1 for a value that was not."""
 
 
 class Planner:
     """Plans over one ground. Objectives are minimised, those compared by ratio as logarithms.
 
-    ``reference``: (objectives,) the worst values that a user would accept.
+    ``reference``: (objectives,) the worst values that a user would accept. ``shares``: the objectives that are minus a
+    share in 0..1, such as accuracy: their effects add up as log odds.
     """
 
-    def __init__(self, ground: Ground, reference: Array, *, seed: int, prior: Array | None = None, reuse: bool = True) -> None:
+    def __init__(
+        self, ground: Ground, reference: Array, *, seed: int, shares: Sequence[int] = (), reuse: bool = True
+    ) -> None:
         self.ground = ground
         self.costs = Costs(ground, seed)
         self._reference = np.asarray(reference, dtype=float)
         self._rng = np.random.default_rng(seed)
         self._reuse = reuse
+        self._shares = frozenset(shares)
         every = range(ground.codes.shape[1])
         count = len(self._reference)
         self.models = [Surrogate(ground, tuple(every), seed + 100 + k) for k in range(count)]
@@ -50,9 +54,12 @@ class Planner:
         rows = np.flatnonzero(left)
         if len(rows) == 0:
             return None
-        if len(self._full) < FIRST:
-            return self._first(rows)
-        return self._best(rows)
+        if self._over:
+            fresh = self._fresh(rows)
+            if len(self._full) < 2 or fresh.any():
+                return self._first(rows, fresh)
+            return self._best(rows)
+        return int(self._rng.choice(rows))
 
     def learn(self, row: int, values: Mapping[int, float], *, full: bool) -> None:
         """A trial showed these objectives, by number; ``full``: all of them, exactly enough to be on the front."""
@@ -71,23 +78,36 @@ class Planner:
         """(trials, objectives) of all tried in full."""
         return np.array(list(self._full.values())).reshape(-1, len(self._reference))
 
-    def _first(self, rows: npt.NDArray[np.int64]) -> int:
-        """Cheap by what is known, and far from what was tried."""
-        if not self._over:
-            return int(self._rng.choice(rows))
-        cost = self._new_seconds(rows)
-        tried = self.ground.codes[list(self._over)]
-        apart = (self.ground.codes[rows][:, None, :] != tried[None]).sum(axis=2).min(axis=1)
-        return int(rows[np.argmax(apart / np.sqrt(cost) + 1e-6 * self._rng.random(len(rows)))])
+    def _fresh(self, rows: npt.NDArray[np.int64]) -> Array:
+        """(rows,) how many of a candidate's values no trial has had yet."""
+        codes = self.ground.codes
+        tried = codes[list(self._over)]
+        fresh = np.zeros(len(rows))
+        for knob in range(codes.shape[1]):
+            fresh += ~np.isin(codes[rows, knob], tried[:, knob])
+        return fresh
+
+    def _first(self, rows: npt.NDArray[np.int64], fresh: Array) -> int:
+        """The candidate with the most that is new for its cost: values, then pairs of values, then at random."""
+        codes = self.ground.codes
+        tried = codes[list(self._over)]
+        new = fresh.copy()
+        for a in range(codes.shape[1]):
+            for b in range(a):
+                width = int(codes[:, b].max()) + 2
+                new += PAIRS * ~np.isin(codes[rows, a] * width + codes[rows, b], tried[:, a] * width + tried[:, b])
+        worth = new * self._works(rows) / np.sqrt(self._new_seconds(rows))
+        return int(rows[np.argmax(worth * (1 + 1e-6 * self._rng.random(len(rows))))])
 
     def _new_seconds(self, rows: npt.NDArray[np.int64]) -> Array:
         seconds = self.costs.seconds()[rows]
         return np.asarray((seconds * self.costs.owed()[rows]).sum(axis=1) if self._reuse else seconds.sum(axis=1))
 
     def _best(self, rows: npt.NDArray[np.int64]) -> int:
-        for model, seen in zip(self.models, self._seen, strict=True):
-            model.observe(list(seen), np.array(list(seen.values())))
-        predicted = [model.predict(rows) for model in self.models]
+        for k, (model, seen) in enumerate(zip(self.models, self._seen, strict=True)):
+            values = np.array(list(seen.values()))
+            model.observe(list(seen), _odds(values) if k in self._shares else values)
+        predicted = [self._predict(k, rows) for k in range(len(self.models))]
         mean = np.stack([one[0] for one in predicted], axis=1)
         deviation = np.stack([one[1] for one in predicted], axis=1)
         values = self.front()
@@ -100,6 +120,18 @@ class Planner:
         if not self._reuse:
             return int(rows[np.argmax(gain / cost)])
         return self._grown(rows, chosen, gain, cost, levels, best)
+
+    def _predict(self, k: int, rows: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+        mean, deviation = self.models[k].predict(rows)
+        if k not in self._shares:
+            return mean, deviation
+        spread = np.sqrt(1 + np.pi / 8 * deviation**2)  # MacKay 1992, Neural Computation 4:720: of a logistic of a normal
+        share = 1 / (1 + np.exp(mean / spread))
+        return -share, deviation * share * (1 - share)
+
+    def _draw(self, k: int, rows: npt.NDArray[np.int64]) -> Array:
+        drawn = self.models[k].draws(rows, DRAWS)
+        return -1 / (1 + np.exp(drawn)) if k in self._shares else drawn
 
     def _works(self, rows: npt.NDArray[np.int64]) -> Array:
         """The chance of each candidate to give figures: of the failures among what was tried nearby."""
@@ -126,7 +158,7 @@ class Planner:
         levels: Levels,
         best: Array,
     ) -> int:
-        draws = np.stack([model.draws(rows[chosen], DRAWS) for model in self.models], axis=2)
+        draws = np.stack([self._draw(k, rows[chosen]) for k in range(len(self.models))], axis=2)
         attained = levels.attained(draws)
         works = self._works(rows[chosen])
         seconds = self.costs.seconds()[rows[chosen]]
@@ -187,3 +219,9 @@ class Planner:
     @staticmethod
     def _settle(bill: npt.NDArray[np.bool_], nodes: npt.NDArray[np.int64], index: int) -> None:
         bill[:, :-1] &= nodes != nodes[index]
+
+
+def _odds(losses: Array) -> Array:
+    """The log odds against, of minus shares; a share of 0 or 1 counts as a thousandth from it."""
+    share = np.clip(-losses, 1e-3, 1 - 1e-3)
+    return np.asarray(np.log((1 - share) / share))

@@ -1,14 +1,15 @@
 """A Gaussian process over codes of knob values, conditioned on one objective's observations.
 
-The kernel is a sum of main effects, one for each knob, and of what knobs do together:
-``sum_k effect_k exp(-d_k(x, y)) + joint * exp(-sum_k theta_k d_k(x, y))``, where ``d_k`` is how far apart the two values of
-knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of Hutter et al. 2011, LION 5:507),
-the absolute difference for ordered ones. A knob whose effect and theta are near zero does not matter. Sums of main effects
-and interactions: Duvenaud et al. 2011, NeurIPS 24, "Additive Gaussian processes".
+The kernel adds up what each knob does, what each pair does, and what all do together:
+``sum_k b_k + pairs * sum_{k<l} b_k b_l + joint * exp(-sum_k theta_k d_k)`` with ``b_k = weight_k exp(-d_k)``, where ``d_k(x, y)``
+is how far apart the two values of knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of
+Hutter et al. 2011, LION 5:507), the absolute difference for ordered ones. Sums by order of interaction: Duvenaud et al. 2011,
+NeurIPS 24, "Additive Gaussian processes". A pair's variance is the product of its knobs' weights, and so ``theta_k`` grows
+with ``weight_k``: what does much alone does much with others (effect heredity; Wu & Hamada 2009, "Experiments", section 4.6).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,47 +22,36 @@ FEATURES = 512
 """Random signs per candidate that prior draws are made of; the kernel of the draws is off by about 1 / sqrt of it."""
 
 _FIT_AT_MOST = 300
-_PRIOR_EFFECT = (np.log(0.5), 1.5)
-_PRIOR_THETA = (np.log(0.3), 1.5)
-_PRIOR_JOINT = (np.log(0.5), 1.0)
+_PRIOR_WEIGHT = (np.log(1.0), 1.5)  # of all knobs together; in units of the observations' variance, like those below
+_PRIOR_PAIRS = (np.log(0.5), 1.0)
+_PRIOR_JOINT = (np.log(0.1), 1.0)
 _PRIOR_NOISE = (np.log(1e-3), 1.5)
+_THETA = 1.0  # of a knob that has all the weight
 _JITTER = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """What a surrogate learned of its objective, as logarithms; variances are shares of that of the observations.
+    """What a surrogate learned of its objective, as logarithms: (knobs,) weights, and those of the other terms."""
 
-    Attributes:
-        effect: (knobs,) the variance of each knob's main effect.
-        theta: (knobs,) how fast what knobs do together changes along each knob.
-        joint: the variance of what knobs do together.
-        noise: the variance of the noise.
-    """
-
-    effect: Array
-    theta: Array
+    weight: Array
+    pairs: float
     joint: float
     noise: float
 
     @classmethod
     def prior(cls, knobs: int) -> "Scales":
         """The middle of the prior."""
-        effect = np.full(knobs, _PRIOR_EFFECT[0] - np.log(max(knobs, 1)))
-        return cls(effect=effect, theta=np.full(knobs, _PRIOR_THETA[0]), joint=_PRIOR_JOINT[0], noise=_PRIOR_NOISE[0])
+        weight = np.full(knobs, _PRIOR_WEIGHT[0] - np.log(max(knobs, 1)))
+        return cls(weight=weight, pairs=_PRIOR_PAIRS[0], joint=_PRIOR_JOINT[0], noise=_PRIOR_NOISE[0])
 
     @classmethod
     def unpacked(cls, parameters: Array) -> "Scales":
-        knobs = (len(parameters) - 2) // 2
-        return cls(
-            effect=parameters[:knobs],
-            theta=parameters[knobs:-2],
-            joint=float(parameters[-2]),
-            noise=float(parameters[-1]),
-        )
+        pairs, joint, noise = parameters[-3:].tolist()
+        return cls(weight=parameters[:-3], pairs=pairs, joint=joint, noise=noise)
 
     def packed(self) -> Array:
-        return np.concatenate([self.effect, self.theta, [self.joint, self.noise]])
+        return np.concatenate([self.weight, [self.pairs, self.joint, self.noise]])
 
 
 class Surrogate:
@@ -126,16 +116,24 @@ class Surrogate:
 
     def _total(self) -> float:
         """The prior variance."""
-        return float(np.exp(self.scales.effect).sum() + np.exp(self.scales.joint))
+        weight = np.exp(self.scales.weight)
+        pairs = (weight.sum() ** 2 - (weight**2).sum()) / 2
+        return float(weight.sum() + np.exp(self.scales.pairs) * pairs + np.exp(self.scales.joint))
+
+    def _theta(self) -> Array:
+        return _THETA * np.exp(self.scales.weight)
 
     def _between(self, first: Codes, second: Codes) -> Array:
-        exponent = np.full((len(first), len(second)), -self.scales.joint)
-        effects = np.zeros_like(exponent)
-        for index, (knob, table) in enumerate(zip(self._knobs, self._tables, strict=True)):
+        exponent = np.full((len(first), len(second)), self.scales.joint)
+        alone, squares = np.zeros_like(exponent), np.zeros_like(exponent)
+        weights = np.exp(self.scales.weight)
+        for knob, table, weight, theta in zip(self._knobs, self._tables, weights, self._theta(), strict=True):
             where = first[:, knob][:, None], second[:, knob][None, :]
-            effects += (np.exp(self.scales.effect[index]) * np.exp(-table))[where]
-            exponent += (np.exp(self.scales.theta[index]) * table)[where]
-        return effects + np.exp(-exponent)
+            near = weight * np.exp(-table)
+            alone += near[where]
+            squares += (near**2)[where]
+            exponent -= (theta * table)[where]
+        return alone + np.exp(self.scales.pairs) * (alone**2 - squares) / 2 + np.exp(exponent)
 
     def _condition(self, rows: Sequence[int], added: Array) -> None:
         codes = self._ground.codes[list(rows)]
@@ -171,43 +169,50 @@ class Surrogate:
         near = np.exp(-apart)
         y, more = scaled[chosen], added[chosen]
         middle = Scales.prior(len(self._knobs)).packed()
-        width = np.repeat([_PRIOR_EFFECT[1], _PRIOR_THETA[1]], len(self._knobs))
-        width = np.append(width, [_PRIOR_JOINT[1], _PRIOR_NOISE[1]])
+        width = np.full(len(middle), _PRIOR_WEIGHT[1])
+        width[-3:] = _PRIOR_PAIRS[1], _PRIOR_JOINT[1], _PRIOR_NOISE[1]
 
         def loss(parameters: Array) -> tuple[float, Array]:
             at = Scales.unpacked(parameters)
-            effect, theta, noise = np.exp(at.effect), np.exp(at.theta), np.exp(at.noise)
-            joint = np.exp(at.joint - np.tensordot(theta, apart, axes=1))
-            full = np.tensordot(effect, near, axes=1) + joint + np.diag(noise + more + _JITTER)
+            weight, pairs, noise = np.exp(at.weight), np.exp(at.pairs), np.exp(at.noise)
+            each = weight[:, None, None] * near
+            alone = each.sum(axis=0)
+            twos = (alone**2 - (each**2).sum(axis=0)) / 2
+            joint = np.exp(at.joint - _THETA * np.tensordot(weight, apart, axes=1))
+            full = alone + pairs * twos + joint + np.diag(noise + more + _JITTER)
             factor = cholesky(full, lower=True)
             alpha = cho_solve((factor, True), y)
             inverse = cho_solve((factor, True), np.eye(len(y)))
             outer = 0.5 * (inverse - np.outer(alpha, alpha))
-            weighted = outer * joint
-            slope = np.concatenate(
-                [
-                    effect * np.tensordot(near, outer, axes=([1, 2], [0, 1])),
-                    -theta * np.tensordot(apart, weighted, axes=([1, 2], [0, 1])),
-                    [weighted.sum(), noise * np.trace(outer)],
-                ]
+            by_weight = each * (1 + pairs * (alone - each)) - _THETA * weight[:, None, None] * apart * joint
+            slope = np.append(
+                np.tensordot(by_weight, outer, axes=([1, 2], [0, 1])),
+                [pairs * (outer * twos).sum(), (outer * joint).sum(), noise * np.trace(outer)],
             )
             z = (parameters - middle) / width
             value = 0.5 * y @ alpha + np.log(np.diag(factor)).sum() + 0.5 * z @ z
             return float(value), slope + z / width
 
-        bounds = [(-9.0, 4.0)] * (2 * len(self._knobs)) + [(-9.0, 3.0), (-12.0, 0.0)]
+        bounds = [(-9.0, 4.0)] * len(self._knobs) + [(-9.0, 3.0), (-9.0, 3.0), (-12.0, 0.0)]
         found = minimize(loss, self.scales.packed(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
         self.scales = Scales.unpacked(found.x)
 
     def _prior_draws(self, count: int) -> Array:
-        """(candidates, count) draws from the prior: main effects exactly, what knobs do together by random signs."""
+        """(candidates, count) draws from the prior: single knobs and pairs exactly, all together by random signs."""
         normal = self._rng.standard_normal
         weights = np.sqrt(np.exp(self.scales.joint) / FEATURES) * normal((FEATURES, count))
         drawn = np.asarray(self._features() @ weights.astype(np.float32), dtype=float)
-        for index, (knob, table) in enumerate(zip(self._knobs, self._tables, strict=True)):
-            root = cholesky(np.exp(-table) + _JITTER * np.eye(len(table)), lower=True)
-            effect = np.sqrt(np.exp(self.scales.effect[index])) * root @ normal((len(table), count))
-            drawn += effect[self._ground.codes[:, knob]]
+        codes = self._ground.codes
+        roots = [
+            np.sqrt(np.exp(weight)) * cholesky(np.exp(-table) + _JITTER * np.eye(len(table)), lower=True)
+            for weight, table in zip(self.scales.weight, self._tables, strict=True)
+        ]
+        pairs = np.sqrt(np.exp(self.scales.pairs))
+        for index, (knob, root) in enumerate(zip(self._knobs, roots, strict=True)):
+            drawn += (root @ normal((len(root), count)))[codes[:, knob]]
+            for other, beside in zip(self._knobs[:index], roots[:index], strict=True):
+                both = np.einsum("ab,bdc,ed->aec", root, normal((len(root), len(beside), count)), beside)
+                drawn += pairs * both[codes[:, knob], codes[:, other]]
         return drawn
 
     def _features(self) -> npt.NDArray[np.float32]:
@@ -219,7 +224,7 @@ class Surrogate:
         if self._signs is None:
             codes = self._ground.codes
             signs = np.ones((len(codes), FEATURES), dtype=np.float32)
-            for knob, theta in zip(self._knobs, np.exp(self.scales.theta), strict=True):
+            for knob, theta in zip(self._knobs, self._theta(), strict=True):
                 signs *= self._knob_signs(knob, float(theta))[codes[:, knob]]
             self._signs = signs
         return self._signs
