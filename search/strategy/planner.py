@@ -43,6 +43,10 @@ class Planner:
         count = len(self._reference)
         self.models = [Surrogate(ground, tuple(every), seed + 100 + k) for k in range(count)]
         self._seen: list[dict[int, float]] = [{} for _ in range(count)]
+        self._variance: list[dict[int, float]] = [{} for _ in range(count)]
+        self._predicted: tuple[Array, Array] | None = None
+        self._levels: Levels | None = None
+        self.rate = 0.0
         self._full: dict[int, Array] = {}
         self._failed: set[int] = set()
         self._over: set[int] = set()
@@ -61,12 +65,28 @@ class Planner:
             return self._best(rows)
         return int(self._rng.choice(rows))
 
-    def learn(self, row: int, values: Mapping[int, float], *, full: bool) -> None:
-        """A trial showed these objectives, by number; ``full``: all of them, exactly enough to be on the front."""
+    def learn(self, row: int, values: Mapping[int, float], variances: Mapping[int, float] | None = None) -> None:
+        """A trial showed these objectives, by number; ``variances`` of those that are only estimates."""
         for k, value in values.items():
             self._seen[k][row] = value
-        if full:
-            self._full[row] = np.array([values[k] for k in range(len(self._reference))])
+            self._variance[k][row] = (variances or {}).get(k, 0.0)
+
+    def accept(self, row: int, values: Sequence[float]) -> None:
+        """A trial is known well enough in every objective to be on the front."""
+        self._full[row] = np.array(values)
+
+    def expects(self, row: int) -> tuple[Array, Array]:
+        """(objectives,) mean and standard deviation of a candidate as of the last suggestion; infinite before that."""
+        if self._predicted is None:
+            return np.zeros(len(self._reference)), np.full(len(self._reference), np.inf)
+        return self._predicted[0][row], self._predicted[1][row]
+
+    def gain(self, mean: Array, deviation: Array) -> float:
+        """The expected gain of one candidate with these objectives."""
+        if self._levels is None:
+            return np.inf
+        best = self._levels.best(self.front())
+        return float(self._levels.expected(mean[None], deviation[None], best)[0])
 
     def end(self, row: int, *, failed: bool = False) -> None:
         """A trial is over."""
@@ -106,18 +126,26 @@ class Planner:
     def _best(self, rows: npt.NDArray[np.int64]) -> int:
         for k, (model, seen) in enumerate(zip(self.models, self._seen, strict=True)):
             values = np.array(list(seen.values()))
-            model.observe(list(seen), _odds(values) if k in self._shares else values)
-        predicted = [self._predict(k, rows) for k in range(len(self.models))]
+            extra = np.array(list(self._variance[k].values()))
+            if k in self._shares:
+                extra /= np.clip(values * (1 + values), -1.0, -1e-3) ** 2  # of log odds, by the delta method
+                values = _odds(values)
+            model.observe(list(seen), values, extra)
+        every = np.arange(len(self.ground.codes))
+        predicted = [self._predict(k, every) for k in range(len(self.models))]
         mean = np.stack([one[0] for one in predicted], axis=1)
         deviation = np.stack([one[1] for one in predicted], axis=1)
+        self._predicted = mean, deviation
+        mean, deviation = mean[rows], deviation[rows]
         values = self.front()
         low = np.minimum(values.min(axis=0), (mean - 2 * deviation).min(axis=0))[1:]
-        levels = Levels.of(self._reference, low)
+        levels = self._levels = Levels.of(self._reference, low)
         best = levels.best(values)
         gain = levels.expected(mean, deviation, best) * self._works(rows)
         cost = self._new_seconds(rows)
         chosen = self._shortlist(gain, cost, rows)
         if not self._reuse:
+            self.rate = float((gain / cost).max())
             return int(rows[np.argmax(gain / cost)])
         return self._grown(rows, chosen, gain, cost, levels, best)
 
@@ -170,6 +198,7 @@ class Planner:
             reached, begin = self._rate(seed, rate[seed], gain[chosen], attained, works, seconds, owed, nodes, levels, best)
             if reached > top:
                 top, winner = reached, begin
+        self.rate = top
         return int(rows[chosen[winner]])
 
     def _seeds(self, rate: Array, gain: Array, nodes: npt.NDArray[np.int64], owed: npt.NDArray[np.bool_]) -> Sequence[int]:

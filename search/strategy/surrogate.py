@@ -65,6 +65,7 @@ class Surrogate:
         self.scales = Scales.prior(len(self._knobs))
         self._fitted_at = 0
         self._rows: list[int] = []
+        self._added = np.zeros(0)
         self._mean, self._scale = 0.0, 1.0
         self._half = np.zeros((0, len(ground.codes)))
         self._factor = np.zeros((0, 0))
@@ -88,11 +89,11 @@ class Surrogate:
             self._fitted_at = len(rows)
             self._signs = None
         known = len(self._rows)
-        if grown or list(rows[:known]) != self._rows or extra is not None:
+        if grown or list(rows[:known]) != self._rows or not np.array_equal(added[:known], self._added):
             self._condition(rows, added)
         else:
-            self._extend(rows[known:])
-        self._rows = list(rows)
+            self._extend(rows[known:], added[known:])
+        self._rows, self._added = list(rows), added
         self._weights = solve_triangular(self._factor, scaled, lower=True) if len(rows) else np.zeros(0)
 
     def predict(self, rows: npt.NDArray[np.int64] | slice = slice(None)) -> tuple[Array, Array]:
@@ -142,11 +143,11 @@ class Surrogate:
         self._factor = cholesky(inner, lower=True)
         self._half = solve_triangular(self._factor, self._between(codes, self._ground.codes), lower=True)
 
-    def _extend(self, rows: Sequence[int]) -> None:
+    def _extend(self, rows: Sequence[int], added: Array) -> None:
         """Append rows to the factor and to what it makes of the ground, one by one: O(observations x candidates)."""
-        for row in rows:
+        for row, more in zip(rows, added, strict=True):
             line = self._half[:, row]
-            beyond = self._total() + np.exp(self.scales.noise) + _JITTER - line @ line
+            beyond = self._total() + np.exp(self.scales.noise) + more + _JITTER - line @ line
             corner = np.sqrt(max(beyond, _JITTER))
             size = len(line)
             factor = np.zeros((size + 1, size + 1))
