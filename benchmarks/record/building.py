@@ -32,6 +32,7 @@ def build(setup: Setup, out: Path, workers: int, says: Callable[[str], None], mo
     left = [row for row in planned if row[0].id not in recorded]
     left = [left[place] for place in tree_order([keys(stages) for _, stages in left])][:most]
     needed = Needed(keys(stages) for _, stages in left)
+    rows.tidy(needed)
     says(f"{len(recorded)} of {len(planned)} rows are on record, {len(left)} are to come")
     queue: SimpleQueue[list[Row]] = SimpleQueue()
     for group in groups(left):
@@ -42,11 +43,12 @@ def build(setup: Setup, out: Path, workers: int, says: Callable[[str], None], mo
     def work() -> None:
         try:
             with Builder(rows.store.root, stop) as builder:
-                rows.warm(warm, builder)
                 while not stop.is_set():
                     for candidate, stages in queue.get_nowait():
                         if stop.is_set():
                             return
+                        if not builder.cpu_s:  # its process is still to start, or has crashed
+                            rows.warm(warm, builder)
                         rows.record(candidate, stages, builder)
                         rows.forget(needed.done(keys(stages)))
                         done.append(1)

@@ -7,8 +7,9 @@ libraries, bundle, the check of batches. A stage's seconds are put down when it 
 share it.
 """
 
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,6 +26,7 @@ from objectives.trial import StageCost
 from record.journal import Journal
 from record.meter import Meter
 from record.settings import Setup
+from record.tree import Needed
 from search.bind import bind
 from search.build import Stage
 from search.executors import Builder
@@ -53,9 +55,13 @@ class Rows:
         self._known: dict[str, str] = {one["key"]: one["reason"] for one in self.stages.records}
         self._scorer = Scorer(setup.task, setup.judged["search"], None, setup.recipe.seed)
         self._holdout = requests(setup.judged["holdout"], _HOLDOUT)
-        self.forget(path.stem for path in (self.store.root / "entries").glob("*.json") if path.stem not in self._known)
 
-    def forget(self, keys: Any) -> None:
+    def tidy(self, needed: Needed) -> None:
+        """Remove what a kill has left in the store: artifacts whose cost is not on record, or that no row needs."""
+        held = [path.stem for path in (self.store.root / "entries").glob("*.json")]
+        self.forget(key for key in held if key not in self._known or key not in needed)
+
+    def forget(self, keys: Iterable[str]) -> None:
         """Remove artifacts from the store; bundles keep what they are made of."""
         with self._lock:
             for key in keys:
@@ -134,12 +140,14 @@ class Rows:
     def _scored(self, bundle: Path) -> dict[str, Any]:
         meter = Meter()
         texts: dict[str, str] = {}
+        tokens: list[int] = []
 
         def ask(asked: Sequence[Request], _: Enough) -> Answered:
             job = Job(kind="answer", bundle=str(bundle), requests=(*asked, *self._holdout))
             result = run_job(job, enough=meter.enough, heard=meter.heard)
             assert isinstance(result, Answered)
             texts.update({answer.id: answer.text for answer in result.answers})
+            tokens.extend(answer.tokens for answer in result.answers)
             return result
 
         found = self._scorer.run(ask)
@@ -153,6 +161,7 @@ class Rows:
             "item_s": round(meter.item_s(len(found.answers)), 6),
             "search": packed(found.answers),
             "holdout": packed(others),
+            "tokens": round(statistics.mean(tokens), 3),
             "scoring": dict(found.how),
         }
 
