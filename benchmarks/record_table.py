@@ -16,11 +16,14 @@ and each measurement (``FOLDER/recording/*.jsonl``), and what has one is not don
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from record.building import build
+from record.measuring import measure
 from record.settings import load_recipe, set_up
+from record.table import write
 from spaces.errors import BadInput
 
 
@@ -37,9 +40,15 @@ def main() -> None:
     options = parser.parse_args()
     try:
         setup = set_up(load_recipe(options.recipe))
-        options.out.mkdir(parents=True, exist_ok=True)
+        out = options.out.resolve()
+        out.mkdir(parents=True, exist_ok=True)
         if options.phase == "build":
-            build(setup, options.out.resolve(), options.workers, lambda text: print(text, flush=True), options.rows)
+            build(setup, out, options.workers, lambda text: print(text, flush=True), options.rows)
+        elif options.phase == "measure":
+            measure(setup, out, options.passes, lambda text: print(text, flush=True))
+        else:
+            found = write(setup, out, options.table or options.recipe.parent, partial=options.partial)
+            print(json.dumps({"benchmark": "record_table", "table": str(options.recipe.parent.name)} | found))
     except BadInput as error:
         sys.exit(f"error: {error}")
 

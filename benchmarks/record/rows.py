@@ -9,7 +9,7 @@ share it.
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -169,9 +169,3 @@ class Rows:
 def packed(answers: Sequence[ScoredAnswer]) -> str:
     """Right or wrong of each item, in hexadecimal digits of `numpy.packbits`."""
     return np.packbits([answer.score >= RIGHT for answer in answers]).tobytes().hex()
-
-
-def stage_costs(stages: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
-    """Seconds of each stage on a candidate's path, by the stage's name."""
-    known = {one["key"]: one for one in stages}
-    return {known[key]["stage"]: float(known[key]["cpu_s"]) for key in keys}
