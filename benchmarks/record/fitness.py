@@ -56,10 +56,11 @@ def fitness(
 ) -> dict[str, Any]:
     """How many floors each knob changes each objective that its hint names, among the rows of the larger models.
 
-    ``floors``: absolute, or a share for the ``relative`` objectives, which are compared as logarithms.
+    ``floors``: absolute, or a share for the ``relative`` objectives, which are compared as logarithms. ``below`` names
+    the changes of too few floors, ``against`` those that do not go the way that the hint says.
     """
     found: dict[str, dict[str, dict[str, float | bool]]] = {}
-    below = []
+    below, against = [], []
     for knob, hint in hints.items():
         for name in (name for name in hint if name in objectives):
             ratio = name in relative
@@ -73,4 +74,6 @@ def fitness(
             found.setdefault(knob, {})[name] = {"change": round(shown, 4), "floors": round(times, 1), "fit": fit}
             if not fit:
                 below.append(f"{knob}: {name}")
-    return {"fit": not below, "below": below, "knobs": found}
+            if (change > 0) != (hint[name] == "up"):
+                against.append(f"{knob}: {name}")
+    return {"fit": not below, "below": below, "against": against, "knobs": found}

@@ -12,7 +12,10 @@ LEAST_FLOOR = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Pooled:
-    """What was measured of one pool: the median latency of each process in milliseconds, and seconds of each."""
+    """What was measured of one pool: the median latency of each process in milliseconds, and seconds of each.
+
+    ``seconds`` are of measurements that no disturbance made to start over, where there are such.
+    """
 
     samples: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -34,7 +37,7 @@ def pooled(records: Sequence[dict[str, Any]]) -> Pooled:
     faults = [one["reason"] for one in records if one.get("fault", "INVALID_NOISE") != "INVALID_NOISE"]
     return Pooled(
         samples=tuple(one["p50_ms"] for one in kept),
-        seconds=tuple(one["seconds"] for one in kept),
+        seconds=tuple(one["seconds"] for one in [one for one in kept if not one["retried"]] or kept),
         fault=faults[0] if faults and not kept else "",
     )
 

@@ -83,7 +83,8 @@ def _measured(device: Device, setup: Setup, bundle: Path, number: int, stop: Eve
         return {"p50_ms": None, "fault": error.fault, "reason": f"{error.fault}: {error.reason}"}
     return {
         "p50_ms": latency_figure(P50, found).value,
-        "disturbed": not undisturbed(found) or bool(found.retries),
+        "disturbed": not undisturbed(found),
+        "retried": bool(found.retries),
         "verdict": found.verdict,
         "reason": "; ".join(found.reasons),
         "seconds": round(time.monotonic() - begun, 3),

@@ -193,7 +193,7 @@ def _fitness(recording: Recording, header: Mapping[str, Any], columns: Mapping[s
         header["floor"],
         RELATIVE,
         header["hints"],
-        _larger(codes[_MODEL], values["size_mb"]),
+        _larger(codes.get(_MODEL, np.zeros(len(recording.rows), dtype=np.int16)), values["size_mb"]),
     )
 
 

@@ -79,7 +79,7 @@ def is_right(candidate: dict[str, Any], item: str) -> bool:
     """What the stand-in of a runtime answers: wrong on the first few items, hanging on the candidate."""
     number = int("".join(filter(str.isdigit, item)))
     wrong = 2 * (candidate["pruning.ffn"] > 0) + 3 * candidate["prompt.hint"] + (candidate["model.path"] == "a")
-    return number >= wrong + (item.startswith("holdout"))
+    return bool(number >= wrong + item.startswith("holdout"))
 
 
 class StandIn:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hardware_profiles.store import Store
+from hardware_profiles.store import Store, append
 from record import journal
 from record.building import build
 from record.journal import Journal
@@ -73,7 +73,7 @@ def test_nothing_is_built_twice_and_nothing_stays_in_the_store(whole: Path) -> N
 
 def kills(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Kill at the n-th moment: before a line is written, within it, and when an artifact is in the store."""
-    real = journal.append
+    real = append
     count = [0]
 
     def strike(at: int) -> None:
@@ -83,7 +83,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         count[0] -= 1
         return count[0] == 0
 
-    def append(path: Path, content: bytes) -> None:
+    def torn(path: Path, content: bytes) -> None:
         if due():
             raise Killed
         if due():
@@ -95,7 +95,7 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         if due():
             raise Killed
 
-    monkeypatch.setattr(journal, "append", append)
+    monkeypatch.setattr(journal, "append", torn)
     monkeypatch.setattr(StandIn, "killed", staticmethod(built))
     yield strike
 

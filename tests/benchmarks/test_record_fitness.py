@@ -43,6 +43,7 @@ def test_a_table_is_fit_where_each_knob_moves_its_objective_by_over_five_floors(
     hints: dict[str, dict[str, bool | str]] = {
         "bits": {"ordered": True, "accuracy": "down", "size": "down"},
         "method": {"ordered": True, "accuracy": "up"},
+        "steps": {"ordered": True, "accuracy": "down"},
     }
     values, floors = {"accuracy": ACCURACY, "size": SIZE}, {"accuracy": 0.005, "size": 0.1}
     found = fitness(CODES, UNDER, values, floors, ("size",), hints, LARGER)
@@ -50,7 +51,7 @@ def test_a_table_is_fit_where_each_knob_moves_its_objective_by_over_five_floors(
     times = math.log(2) / math.log(1.1)
     assert found["knobs"]["bits"]["size"] == {"change": -0.5, "floors": round(times, 1), "fit": True}
     assert found["knobs"]["method"]["accuracy"]["floors"] == pytest.approx(62.0)
-    assert (found["fit"], found["below"]) == (False, ["bits: accuracy"])
+    assert (found["fit"], found["below"], found["against"]) == (False, ["bits: accuracy"], ["steps: accuracy"])
 
 
 def test_two_medians_of_as_many_processes_differ_by_less_than_the_floor_in_95_of_100_cases() -> None:
@@ -71,12 +72,14 @@ def test_how_well_a_latency_repeats_is_not_known_from_one_pass() -> None:
 
 
 def test_disturbed_measurements_count_only_where_there_are_no_others() -> None:
-    good = {"p50_ms": 5.0, "disturbed": False, "seconds": 1.5, "reason": ""}
-    bad = {"p50_ms": 9.0, "disturbed": True, "seconds": 4.5, "reason": "busy"}
+    good = {"p50_ms": 5.0, "disturbed": False, "retried": False, "seconds": 1.5, "reason": ""}
+    again = good | {"p50_ms": 6.0, "retried": True, "seconds": 3.0}
+    bad = {"p50_ms": 9.0, "disturbed": True, "retried": True, "seconds": 4.5, "reason": "busy"}
     failed = {"p50_ms": None, "fault": "OOM", "reason": "OOM: too large"}
     noisy = {"p50_ms": None, "fault": "INVALID_NOISE", "reason": "INVALID_NOISE: it slept"}
     assert (pooled([good, bad]).samples, pooled([good, bad]).seconds) == ((5.0,), (1.5,))
-    assert pooled([bad, bad]).samples == (9.0, 9.0)
+    assert (pooled([again, good]).samples, pooled([again, good]).seconds) == ((6.0, 5.0), (1.5,))
+    assert (pooled([bad, bad]).samples, pooled([again]).seconds) == ((9.0, 9.0), (3.0,))
     assert (pooled([failed, noisy]).fault, pooled([failed, good]).fault) == ("OOM: too large", "")
     assert pooled([noisy]).fault == ""
 
