@@ -13,6 +13,7 @@ from types import TracebackType
 from tqdm.std import TqdmDefaultWriteLock
 
 from hardware_profiles.agent.parent import die_with_parent
+from hardware_profiles.agent.proc import stat
 from hardware_profiles.store import DISK_ERRORS, Entry, Gone
 from search.build import Stage, build_stage
 from spaces.errors import StageFailed
@@ -56,6 +57,13 @@ class Builder:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
             raise StageFailed(f"{stage.axis}: {type(error).__name__}: {_first_line(error)}") from error
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds that its present process has used so far; 0.0 where none runs."""
+        with self._lock:
+            found = stat(self._pid) if self._pool else None
+        return found.cpu_s if found else 0.0
 
     def kill(self) -> None:
         """End the process at once, whatever it does; the store stays whole."""
