@@ -22,7 +22,7 @@ from typing import Any, Literal
 from hardware_profiles.agent.exchange import Refused, refused
 from hardware_profiles.agent.layout import BUNDLE, IMAGES, Order, images_of
 from hardware_profiles.store import append, write_atomic
-from hardware_profiles.wire import Event, JobState, JobStatus, build
+from hardware_profiles.wire import UUID, Event, JobState, JobStatus, build
 
 MOST_FORGOTTEN = 1 << 14
 MOST_KEPT = 256  # jobs that nobody has acknowledged
@@ -69,7 +69,7 @@ class Ledger:
         kind = change["change"]
         if kind == "started":
             self.boot_id = str(change["boot_id"])
-        elif kind == "submitted":
+        elif kind == "submitted" and UUID.fullmatch(change["uuid"]):  # a job's folder is called so
             record = Record(**{name: change[name] for name in ("uuid", "peer", "epoch", "digest")})
             self.jobs[record.uuid] = record
         elif kind == "ended":
@@ -81,7 +81,7 @@ class Ledger:
             for uuid in list(self.forgotten)[: max(0, len(self.forgotten) - MOST_FORGOTTEN)]:
                 del self.forgotten[uuid]
         else:
-            raise ValueError(f"unknown change {kind!r}")
+            raise ValueError(f"the change {kind!r} is none of ours")
 
     def changes(self) -> Iterable[dict[str, Any]]:
         """The fewest lines that amount to this."""
@@ -294,6 +294,6 @@ def read_journal(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
     for number, line in enumerate(lines[:-1], 1):
         try:
             ledger.apply(json.loads(line))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             audit("journal damaged", f"line {number} is passed over: {error}")
     return ledger

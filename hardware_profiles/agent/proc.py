@@ -1,7 +1,7 @@
 """What Linux says of processes and of memory in /proc, see proc(5). Nothing is estimated."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,17 @@ def processes(proc: Path = PROC) -> Iterator[Stat]:
     """Every process."""
     pids = (int(folder.name) for folder in proc.glob("[0-9]*") if folder.name.isdigit())
     return (found for pid in pids if (found := stat(pid, proc)))
+
+
+def scheduled_s(pids: Iterable[int], proc: Path = PROC) -> tuple[float, float]:
+    """Seconds that the threads of these processes ran, and that they were ready to run but had no processor.
+
+    The first two fields of a thread's ``schedstat``, in nanoseconds, see the kernel's scheduler/sched-stats.rst; to the
+    second belongs what a quota of a control group holds back. 0 where the kernel does not say.
+    """
+    files = [file for pid in pids for file in (proc / str(pid)).glob("task/*/schedstat")]
+    fields = [line for file in files if len(line := text(file).split()) == 3]
+    return sum(int(line[0]) for line in fields) * 1e-9, sum(int(line[1]) for line in fields) * 1e-9
 
 
 def memory_peak_bytes(pid: int | None = None) -> int:

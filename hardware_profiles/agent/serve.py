@@ -60,6 +60,7 @@ def identity(state: Path) -> Identity:
     """
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.chmod(0o700)  # it may have been there: images are in it, and locks that anybody who reads them can hold
         return identity_in(state / "identity", f"vlmfront agent {socket.gethostname()}")
     except OSError as error:
         raise BadInput(f"{error.filename or state} cannot be used ({error.strerror}); name another --state.") from None

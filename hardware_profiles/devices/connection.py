@@ -26,6 +26,7 @@ and it is short beside the hours of a search."""
 CONNECT_S = 10.0  # four of TCP's own tries, at 0, 1, 3 and 7 s (RFC 6298, section 2.1 and 5.5)
 ANSWER_S = 30.0  # without a byte of an answer, or with no room for a byte of a request
 _FIRST_DELAY_S, _MOST_DELAY_S = 0.1, 10.0
+_LEAST_RATE = 16e3  # bytes a second of an answer, beyond ``ANSWER_S``: as the agent asks of us
 _IDLE_S = 60.0  # that an unused connection is kept: longer than a lease goes without renewal, to spare handshakes
 _PASSING: frozenset[Code] = frozenset({"INTERNAL", "RATE_LIMITED"})
 _MOST_PASSING = 4  # times that such an answer is asked for again, over 1.5 s at most: what has not passed then stays
@@ -184,11 +185,13 @@ class Connection:
         timeout = httpx.Timeout(ANSWER_S, connect=min(CONNECT_S, answer_s), read=answer_s)
         try:
             with self._client.stream(method, path, content=body, headers=headers, timeout=timeout) as reply:
-                came = bytearray()
+                came, began = bytearray(), time.monotonic()
                 for piece in reply.iter_raw():
                     came += piece
                     if len(came) > JSON_BYTES:
                         raise JobFailed("TRANSPORT", f"{self.name} answered {method} {path} with more than is allowed")
+                    if time.monotonic() - began > answer_s + len(came) / _LEAST_RATE:
+                        raise Unreachable("its answer comes too slowly")  # never silent, and never at its end
         except httpx.TransportError as error:
             raise self._judged(error) from error
         if reply.status_code >= 400:

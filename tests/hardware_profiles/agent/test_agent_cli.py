@@ -109,6 +109,14 @@ def test_a_token_can_be_made_before_the_agent_ever_served(tmp_path: Path) -> Non
         assert document["token"].startswith(ready["fingerprint"] + "::")
 
 
+def test_a_folder_that_was_there_is_closed_to_other_users(tmp_path: Path) -> None:
+    """They could read images in it, and stop the agent by holding the lock of its audit log."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    assert agent("pair", "--state", state).returncode == 0
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
 def test_an_agent_with_a_parent_dies_with_it(tmp_path: Path) -> None:
     script = (
         "import json, subprocess, sys\n"

@@ -75,6 +75,14 @@ def test_a_damaged_certificate_is_named_with_its_cure(tmp_path: Path) -> None:
         identity_in(tmp_path, "agent")
 
 
+def test_a_key_that_is_damaged_or_another_ones_is_named_with_its_cure(tmp_path: Path) -> None:
+    own, other = identity_in(tmp_path / "own", "agent"), identity_in(tmp_path / "other", "agent")
+    for content in ("nothing", other.key.read_text()):
+        own.key.write_text(content)
+        with pytest.raises(BadInput, match=r"key\.pem is not the key of .*certificate\.pem; remove"):
+            identity_in(tmp_path / "own", "agent")
+
+
 def test_a_token_is_valid_once_also_over_a_restart(tmp_path: Path) -> None:
     token = Tokens(tmp_path).mint(CERTIFICATE)
     certificate, _, secret = token.partition("::")

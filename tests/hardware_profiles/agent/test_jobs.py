@@ -142,6 +142,18 @@ def test_damage_within_the_journal_is_passed_over_and_told(kept: Kept) -> None:
     assert [event for event, _ in kept.audited] == ["journal damaged"]
 
 
+@pytest.mark.parametrize("line", [b"[" * 200_000, b"../../victim"], ids=["deep", "leaves the folder"])
+def test_a_line_that_no_agent_wrote_ends_nothing_and_leads_nowhere(kept: Kept, line: bytes) -> None:
+    kept.open().submit(record())
+    journal = kept.folder / "journal.jsonl"
+    last = journal.read_bytes().splitlines()[-1]
+    with journal.open("ab") as stream:
+        stream.write((last.replace(UUIDS[0].encode(), line) if b"/" in line else line) + b"\n")
+    assert kept.open().known(UUIDS[0]) == "kept"
+    assert [event for event, _ in kept.audited] == ["journal damaged"]
+    assert not (kept.folder.parent / "victim").exists()
+
+
 def test_uuids_are_remembered_but_not_without_end(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     assert jobs_module.MOST_FORGOTTEN >= 10_000
     monkeypatch.setattr(jobs_module, "MOST_FORGOTTEN", 3)
