@@ -16,7 +16,7 @@ PORT = 7433
 
 
 class Board:
-    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners have one CPU, alone or shared."""
+    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners have one CPU, the whole or half of it."""
 
     def __init__(self, name: str, number: int, cpu: int, how: str, folder: Path) -> None:
         self.name = name

@@ -1,8 +1,9 @@
-"""Becomes a runner that has one CPU: CPU alone|shared LOG RUNNER...
+"""Becomes a runner that has one CPU: CPU whole|half LOG RUNNER...
 
-``shared``: a competitor that never sleeps is started first. It has the same CPU, the same nice value and a process
-group of its own, but the runner's session, so that it belongs to the device: it ends with the runner, and its work is
-not foreign to the measurement. Each start is a line of LOG: the process, what it was asked for, and of which bundle.
+``half``: a pacer is started first, which stops the runner and lets it go on by turns, each for ``TURN_S``. It has a
+process group of its own, but the runner's session, so that it belongs to the device and ends with the runner. A stopped
+process is not ready to run, so nobody sees it wait for a processor: the device is slow, not shared. Each start is a line
+of LOG: the process, what it was asked for, and of which bundle.
 """
 
 import ctypes
@@ -11,9 +12,11 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 MOST_BYTES = 1 << 22  # of a job
+TURN_S = 0.004
 PR_SET_PDEATHSIG = 1
 
 
@@ -27,22 +30,27 @@ def note(log: str) -> None:
     os.close(handle)
 
 
-def compete(runner: int) -> None:
-    """Use the CPU until the runner ends; see prctl(2)."""
+def pace(runner: int) -> None:
+    """Let the runner work in every other turn until it ends; see prctl(2)."""
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.closerange(0, 3)
+    turn = time.monotonic()
     while os.getppid() == runner:
-        for _ in range(1_000_000):
-            pass
+        for order in (signal.SIGSTOP, signal.SIGCONT):
+            os.kill(runner, order)
+            turn += TURN_S
+            time.sleep(max(0.0, turn - time.monotonic()))
 
 
 if __name__ == "__main__":
     cpu, how, written, *command = sys.argv[1:]
-    os.sched_setaffinity(0, {int(cpu)})
     note(written)
     own = os.getpid()
-    if how == "shared" and os.fork() == 0:
-        compete(own)
+    others = os.sched_getaffinity(0) - {int(cpu)}
+    os.sched_setaffinity(0, {int(cpu)})
+    if how == "half" and os.fork() == 0:
+        os.sched_setaffinity(0, others)
+        pace(own)
         os._exit(0)
     os.execv(command[0], command)

@@ -1,13 +1,12 @@
 """One search over two agents, each in a network namespace of its own, one of them slow and killed midway.
 
 **Prediction, written before the first run.** Both devices' runners have one CPU each (``pinned_runner.py``). That of
-``slow`` shares it with a competitor that never sleeps, has the same weight (nice 0) and is of the same session, so that
-automatic task groups (sched(7), "The autogroup feature") do not come between them. The kernel's scheduler gives
-runnable tasks of equal weight equal time: half of the CPU each. An answer takes one thread's time
-(``runtime.threads: 1``) with hardly a pause, so on ``slow`` it takes **2.0 times** as long as on ``fast``. Slices are
-about 3 ms; an answer of 10 ms or more takes several, and the median over 24 answers averages over where they begin.
-Whatever else runs on the machine slows both, as the devices measure in turns. Expected: the median over trials of the
-ratio of both devices' p50 within 15 % of 2.0, for trials whose answers take 10 ms or more on ``fast``.
+``slow`` is stopped and let go on by turns of 4 ms each, so it works half of the time and everything that it computes
+takes **2.0 times** as long as on ``fast``. An answer of 10 ms or more takes more than two turns, and the median over 24
+answers averages over where in a turn they begin. Stopping and going on takes some tens of microseconds of 4 ms. Devices
+measure in turns on one machine, so they do not slow each other. Expected: the median over bundles of the ratio of both
+devices' p50 within 15 % of 2.0, for bundles whose answers take 10 ms or more on ``fast``, where both devices measured
+undisturbed by other work on the machine.
 """
 
 import json
@@ -73,8 +72,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         first, second = sorted(os.sched_getaffinity(0))[:2]
-        self.fast = Board("fast", 1, second, "alone", folder)
-        self.slow = Board("slow", 2, first, "shared", folder)
+        self.fast = Board("fast", 1, second, "whole", folder)
+        self.slow = Board("slow", 2, first, "half", folder)
         self.boards = (self.fast, self.slow)
         self.path = folder / "run"
         self._folder = folder
@@ -128,7 +127,7 @@ class Bench:
         before = {one["manifest"] for one in self.slow.runners()}
         wait_for(lambda: self._measures(before), 600, "the first measurement of a bundle on slow")
         runner = self.slow.runners()[-1]["pid"]
-        assert len(session(runner)) >= 2  # it and its competitor
+        assert len(session(runner)) >= 2  # it and its pacer
         self.slow.kill()
         wait_for(lambda: not session(runner), 5, "the end of the killed agent's runner")
 
