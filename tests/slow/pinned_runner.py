@@ -2,8 +2,8 @@
 
 ``half``: a pacer is started first, which stops the runner and lets it go on by turns, each for ``TURN_S``. It has a
 process group of its own, but the runner's session, so that it belongs to the device and ends with the runner. A stopped
-process is not ready to run, so nobody sees it wait for a processor: the device is slow, not shared. Each start is a line
-of LOG: the process, what it was asked for, and of which bundle.
+process is not ready to run, so nobody sees it wait for a processor: the device is slow, not shared. Each start is a
+line of LOG: the process, what it was asked for, and of which bundle.
 """
 
 import ctypes
