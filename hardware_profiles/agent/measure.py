@@ -117,7 +117,7 @@ class _Watch:
         self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
         self._sensors, self._heard = sensors, heard
         self._snapshots: list[Snapshot] = []
-        self._scheduled: list[tuple[float, float, float]] = []  # CLOCK_MONOTONIC, proc.scheduled_s
+        self._scheduled: list[tuple[float, proc.Scheduled]] = []  # CLOCK_MONOTONIC, proc.scheduled_s
         self._runner = 0
         self._in_vain = False  # what disturbed every attempt at the last process is not waited for again
 
@@ -164,16 +164,15 @@ class _Watch:
         )
         before, after = self._snapshots[0], self._snapshots[-1]
         readings = self.trace.between(self.trace.at(before.at_s), self.trace.at(after.at_s))
-        work_s, ran_s, waited_s = (
-            end - start for start, end in zip(self._scheduled[0], self._scheduled[-1], strict=True)
-        )
+        (began_s, at_first), (ended_s, at_last) = self._scheduled[0], self._scheduled[-1]
+        ran_s, waited_s = proc.at_work(at_first, at_last)
         watched = Watched(
             before=before,
             after=after,
             readings=readings,
             timings=process.timings,
             trend=process.trend,
-            work_s=work_s,
+            work_s=ended_s - began_s,
             ran_s=ran_s,
             waited_s=waited_s,
         )
@@ -187,7 +186,7 @@ class _Watch:
         if event == "worked" or content.get("phase") == "work":
             tasks = self._snapshots[0].tasks if self._snapshots else {}
             runners = {self._runner, *(pid for pid, task in tasks.items() if task.whose == "runner")}
-            self._scheduled.append((time.monotonic(), *proc.scheduled_s(runners, self._sensors.root / "proc")))
+            self._scheduled.append((time.monotonic(), proc.scheduled_s(runners, self._sensors.root / "proc")))
             self.trace.look()
         if event == "worked" or content.get("phase") == "warmup":
             self._snapshots.append(self._snapshot(self._runner))

@@ -1,8 +1,8 @@
 """One search over two agents, each in a network namespace of its own, one of them slow and killed midway.
 
-**Prediction, written before the first run.** Both devices' runners have one CPU each (``pinned_runner.py``). That of
-``slow`` is stopped and let go on by turns of 4 ms each, so it works half of the time and everything that it computes
-takes **2.0 times** as long as on ``fast``. An answer of 10 ms or more takes more than two turns, and the median over 24
+**Prediction, written before the first run.** Runners of ``slow`` are stopped and let go on by turns of 4 ms each
+(``paced_runner.py``), so they work half of the time and everything that they compute takes **2.0 times** as long as on
+``fast``. An answer of 10 ms or more takes more than two turns, and the median over 24
 answers averages over where in a turn they begin. Stopping and going on takes some tens of microseconds of 4 ms. Devices
 measure in turns on one machine, so they do not slow each other. Expected: the median over bundles of the ratio of both
 devices' p50 within 15 % of 2.0, for bundles whose answers take 10 ms or more on ``fast``, where both devices measured
@@ -71,9 +71,8 @@ class Bench:
     """Two paired devices and a search over them."""
 
     def __init__(self, folder: Path) -> None:
-        first, second = sorted(os.sched_getaffinity(0))[:2]
-        self.fast = Board("fast", 1, second, "whole", folder)
-        self.slow = Board("slow", 2, first, "half", folder)
+        self.fast = Board("fast", 1, "whole", folder)
+        self.slow = Board("slow", 2, "half", folder)
         self.boards = (self.fast, self.slow)
         self.path = folder / "run"
         self._folder = folder

@@ -63,8 +63,15 @@ def test_a_process_that_spins_either_runs_or_waits_for_its_processor() -> None:
         other.kill()
         usage = os.wait4(one.pid, 0)[2]
         one.returncode = 0
-    ran_s, waited_s = after[0] - before[0], after[1] - before[1]
+    ran_s, waited_s = proc.at_work(before, after)
     assert ran_s + waited_s == pytest.approx(ended - began, abs=0.1)
     assert waited_s > 0.2
-    assert after[0] <= usage.ru_utime + usage.ru_stime + 3 * proc.TICK_S
-    assert proc.scheduled_s([one.pid]) == (0.0, 0.0)
+    assert after[one.pid][0] <= usage.ru_utime + usage.ru_stime + 3 * proc.TICK_S
+    assert proc.scheduled_s([one.pid]) == {}
+
+
+def test_threads_that_hardly_ran_do_not_count() -> None:
+    before = {1: (1.0, 0.5), 2: (1.0, 0.0)}
+    after = {1: (3.0, 0.7), 2: (1.05, 9.0), 3: (0.5, 0.25)}
+    assert proc.at_work(before, after) == pytest.approx((2.5, 0.45))
+    assert proc.at_work({}, {}) == (0, 0)

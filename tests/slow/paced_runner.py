@@ -1,4 +1,4 @@
-"""Becomes a runner that has one CPU: CPU whole|half LOG RUNNER...
+"""Becomes a runner that works all of the time or half of it: whole|half LOG RUNNER...
 
 ``half``: a pacer is started first, which stops the runner and lets it go on by turns, each for ``TURN_S``. It has a
 process group of its own, but the runner's session, so that it belongs to the device and ends with the runner. A stopped
@@ -44,13 +44,10 @@ def pace(runner: int) -> None:
 
 
 if __name__ == "__main__":
-    cpu, how, written, *command = sys.argv[1:]
+    how, written, *command = sys.argv[1:]
     note(written)
     own = os.getpid()
-    others = os.sched_getaffinity(0) - {int(cpu)}
-    os.sched_setaffinity(0, {int(cpu)})
     if how == "half" and os.fork() == 0:
-        os.sched_setaffinity(0, others)
         pace(own)
         os._exit(0)
     os.execv(command[0], command)
