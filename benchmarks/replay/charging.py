@@ -46,6 +46,15 @@ class Ledger:
         """Charges one measurement on the device."""
         return self._charge(float(self._table.measure_s[row]))
 
+    def trial(self, row: int) -> float:
+        """Charges a trial in full."""
+        before = self.total
+        self.build(row)
+        self.load(row)
+        self.items(row, self._table.items)
+        self.measure(row)
+        return self.total - before
+
     def new(self, row: int) -> dict[str, float]:
         """What each stage would newly cost; charges nothing."""
         costs = self._table.costs[row]

@@ -8,10 +8,8 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.parquet
 
-from replay.header import Value, text
+from replay.header import TRIALS, Value, text
 from spaces.errors import BadInput
-
-FILE = "trials.parquet"
 
 
 class Columns:
@@ -22,7 +20,7 @@ class Columns:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+        self.path = folder / TRIALS
         try:
             self._columns = pyarrow.parquet.read_table(self.path)
         except (OSError, pyarrow.ArrowException) as error:
@@ -47,7 +45,7 @@ class Columns:
         positions = {text(value): code for code, value in enumerate(listed)}
         found = np.full(self.rows, -1, dtype=np.int16)
         for row, cell in enumerate(self.values(name)):
-            if cell is None:
+            if cell is None or cell != cell:  # not-a-number is how some writers put null
                 continue
             code = positions.get(text(cell)) if isinstance(cell, str | int | float) else None
             if code is None:

@@ -12,8 +12,10 @@ Value: TypeAlias = str | int | float | bool
 Direction: TypeAlias = Literal["max", "min"]
 
 FILE = "table.json"
+TRIALS = "trials.parquet"
 SCHEMA = "vlmfront.table/1"
 ACCURACY = "accuracy"
+_COLUMNS = {"state", "reason", "latency_samples"}
 _BUILT = ("size",)
 _BY_RATIO = ("latency", "size")
 
@@ -93,6 +95,10 @@ class _Reader:
         knobs = {name: self._values(name, listed) for name, listed in self._field("knobs").items()}
         stages = self._names(self._content.get("stages"), "stages")
         objectives = self._objectives()
+        for name in {*knobs, *objectives} & _COLUMNS | knobs.keys() & objectives.keys():
+            raise self._bad("knobs", f"and objectives have names of their own in {TRIALS}: rename {name!r}")
+        for stage in {"load", "item", "items", "measure"} & set(stages):
+            raise self._bad("stages", f"has {stage!r}, which is a cost beside the stages: rename it")
         items = self._whole("items", 0)
         if (items > 0) != (ACCURACY in objectives):
             raise self._bad("items", f"is above 0 where {ACCURACY} is an objective, and only there")

@@ -49,6 +49,11 @@ class Trajectory:
     cap: float
     events: list[Event] = field(default_factory=list)
 
+    @property
+    def changes(self) -> list[tuple[float, tuple[int, ...]]]:
+        """What the engine would have returned, and the cost from which it would, whenever that changed."""
+        return [(event.cost, event.returned) for event in self.events if event.returned is not None]
+
 
 def replay(
     table: Table,

@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 
 from replay import header as headers
-from replay.columns import FILE, Columns, packed
+from replay.columns import Columns, packed
 from replay.engine import Ground
-from replay.header import ACCURACY, Header, Value, text
+from replay.header import ACCURACY, TRIALS, Header, Value, text
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.uint8]
@@ -22,7 +22,6 @@ Bits = npt.NDArray[np.uint8]
 ANSWERS = "answers.npy"
 HOLDOUT = "answers_holdout.npy"
 STATES = ("ok", "infeasible", "failed")
-_ROUNDING = 1e-6  # of an accuracy that was stored in single precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +73,9 @@ class Table(Header):
             state=state,
             reason=columns.texts("reason") if "reason" in columns else np.full(columns.rows, ""),
             costs=_stacked([columns.seconds(f"cost.{stage}", ok) for stage in header.stages], columns.rows),
-            load_s=columns.seconds("cost.load", ok) if header.items or header.measured else unused,
-            item_s=columns.seconds("cost.item", ok) if header.items else unused,
-            measure_s=columns.seconds("cost.measure", ok) if header.measured else unused,
+            load_s=ok * columns.seconds("cost.load", ok) if header.items or header.measured else unused,
+            item_s=ok * columns.seconds("cost.item", ok) if header.items else unused,
+            measure_s=ok * columns.seconds("cost.measure", ok) if header.measured else unused,
             values=_stacked([_objective(columns, name, ok, header) for name in header.objectives], columns.rows),
             packed=packed(folder / ANSWERS, columns.rows, header.items) if header.items else None,
             packed_holdout=_optional(folder / HOLDOUT, columns.rows, header.holdout_items),
@@ -102,7 +101,7 @@ class Table(Header):
             columns[name] = [None if np.isnan(value) else value for value in self.values[:, k].tolist()]
         if self.latency_samples is not None:
             columns["latency_samples"] = [list(samples) for samples in self.latency_samples]
-        pyarrow.parquet.write_table(pyarrow.table(columns), folder / FILE, compression="zstd")
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / TRIALS, compression="zstd")
         for name, bits in ((ANSWERS, self.packed), (HOLDOUT, self.packed_holdout)):
             if bits is not None:
                 np.save(folder / name, bits)
@@ -197,7 +196,7 @@ class Table(Header):
             knobs=knobs,
             stages=tuple(stages.values()),
             stage_knobs={stage: tuple(rng.permutation(listed).tolist()) for stage, listed in inside.items()},
-            hints={called[knob]: hint for knob, hint in self.hints.items()},
+            hints=dict(sorted((called[knob], hint) for knob, hint in self.hints.items())),
         )
 
 
@@ -232,7 +231,7 @@ def _check_rows(table: Table, columns: Columns) -> None:
         raise columns.bad(next(iter(table.knobs)), row, "the candidate was listed before; list each once")
     if table.items:
         said = table.values[:, list(table.objectives).index(ACCURACY)]
-        off = np.flatnonzero(table.ok & (np.abs(said - table.answers.mean(axis=1)) > _ROUNDING))
+        off = np.flatnonzero(table.ok & (np.abs(said - table.answers.mean(axis=1)) > 0.5 / table.items))
         if len(off):
             shown = f"{said[off[0]]} is not the mean of its answers, {table.answers[off[0]].mean()}"
             raise columns.bad(ACCURACY, int(off[0]), shown)

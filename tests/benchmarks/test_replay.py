@@ -3,8 +3,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from replay.analytic import analytic
+from replay.charging import RULES, Rule
 from replay.engine import Next, Seen, State
+from replay.listing import shuffled
 from replay.replay import replay
+from replay.synthetic import family
 from tests.benchmarks.six_rows import six
 
 
@@ -112,3 +116,34 @@ def test_items_come_in_one_order_for_a_seed() -> None:
     order = np.random.default_rng(3).permutation(8)
     for row in (0, 2, 4):
         assert shown(3, row) == six().answers[row][order].tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_replay_repeats_but_for_the_engines_own_time(rule: Rule) -> None:
+    table = family(0, items=16)
+
+    def run(seed: int) -> list[tuple[object, ...]]:
+        events = replay(table, shuffled(table.ground(), seed, rule), rule, seed, cap=1e9, enough=many).events
+        return [(e.row, e.state, e.items, e.charged, e.returned) for e in events]
+
+    def many(rows: Sequence[int]) -> bool:
+        return len(rows) >= 10
+
+    assert run(4) == run(4)
+    assert run(4) != run(5)
+
+
+def test_a_listing_returns_the_non_dominated_of_what_it_tried() -> None:
+    table = analytic("zdt3", 2)
+    events = replay(table, shuffled(table.ground(), 1, "plain"), "plain", seed=1, cap=2000).events
+    tried = np.array([event.row for event in events])
+    last = next(event.returned for event in reversed(events) if event.returned is not None)
+    front = {
+        int(row)
+        for row in tried
+        if not any(
+            np.all(table.values[other] <= table.values[row]) and np.any(table.values[other] < table.values[row])
+            for other in tried
+        )
+    }
+    assert set(last) == front
