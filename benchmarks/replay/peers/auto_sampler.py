@@ -1,4 +1,4 @@
-"""The rule of OptunaHub's AutoSampler for several objectives, written out: the hub hands its package out only at run time.
+"""The rule of OptunaHub's AutoSampler for several objectives, written out: the hub's package is fetched at run time.
 
 Rule and constants: optuna/optunahub-registry, package/samplers/auto_sampler/_sampler.py at 257a04b, by the Optuna team
 (MIT). At the start of every trial: a random sampler until one trial is complete; from then on the multivariate TPE
@@ -62,17 +62,20 @@ class AutoSampler(BaseSampler):  # type: ignore[misc]
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._sampler.after_trial(study, trial, state, values)
 
-    def _kind(self, study: Study, complete: Sequence[FrozenTrial]) -> type[BaseSampler]:
+    def _kind(self, study: Study, complete: Sequence[FrozenTrial]) -> type:
+        tpe: type = TPESampler
         if any(trial.params.keys() != complete[0].params.keys() for trial in complete):
-            return TPESampler
+            return tpe
         many = len(study.directions) >= MANY
         if len(complete) >= SWITCH:
-            return NSGAIIISampler if many else NSGAIISampler
+            genetic: type = NSGAIIISampler if many else NSGAIISampler
+            return genetic
         space = IntersectionSearchSpace().calculate(study)
         categories = any(isinstance(distribution, CategoricalDistribution) for distribution in space.values())
-        return TPESampler if many or categories else GPSampler
+        model: type = tpe if many or categories else GPSampler
+        return model
 
-    def _make(self, kind: type[BaseSampler]) -> BaseSampler:
+    def _make(self, kind: type) -> BaseSampler:
         if kind is TPESampler:
             return TPESampler(seed=self._seed(), multivariate=True, constant_liar=True)
         return kind(seed=self._seed())

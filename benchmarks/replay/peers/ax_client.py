@@ -1,8 +1,8 @@
 """Ax through its Client with the generation strategy that it chooses itself.
 
 Objectives are told with the reference as their threshold, as Ax documents for several objectives. A candidate that
-cannot be built or run is marked abandoned, which keeps Ax from suggesting it again; a failed one it may repeat. The space
-is flat. Ax's models draw from torch's global generator, which is seeded here.
+cannot be built or run is marked abandoned, which keeps Ax from suggesting it again; a failed one it may repeat. The
+space is flat. Ax's models draw from torch's global generator, which is seeded here.
 """
 
 import logging
@@ -18,13 +18,14 @@ with needs("ax-platform"), warnings.catch_warnings():
     import torch
     from ax.api.client import Client
     from ax.api.configs import ChoiceParameterConfig
+    from ax.utils.common.logger import set_ax_logger_levels
 
 
 class AxClient:
     """An Ax experiment over the knobs: an ordered one as ordered codes, any other as unordered names."""
 
     def __init__(self, ground: Ground, seed: int) -> None:
-        logging.getLogger("ax").setLevel(logging.ERROR)
+        set_ax_logger_levels(logging.ERROR)
         torch.manual_seed(seed)
         choices = Choices(ground, seed)
         self._names = {knob: f"k{position}" for position, knob in enumerate(choices.knobs)}

@@ -2,12 +2,13 @@
 
 A Gaussian process per objective, with the package's default kernel, priors and standardisation, on knobs encoded as
 numbers: an ordered one as its rank in [0, 1], any other one-hot, and nothing where a knob does not count. The first
-``2 * (knobs + 1)`` candidates are random, the tutorial's number. As the space is finite, the acquisition is maximised with
-``optimize_acqf_discrete`` over the candidates not tried yet, at most ``SAMPLED`` of them at a time. A candidate that
-cannot be built or run is left out of the models.
+``2 * (knobs + 1)`` candidates are random, the tutorial's number. As the space is finite, the acquisition is maximised
+with ``optimize_acqf_discrete`` over the candidates not tried yet, at most ``SAMPLED`` of them at a time. A candidate
+that cannot be built or run is left out of the models.
 """
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 
@@ -81,15 +82,13 @@ class NEHVI:
         model = ModelListGP(*(SingleTaskGP(known, gains[:, [column]]) for column in range(gains.shape[1])))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
+            with suppress(ModelFittingError):  # then the priors' hyperparameters serve for this suggestion
                 fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
-            except ModelFittingError:
-                pass  # the prior's hyperparameters serve for this suggestion
         return model
 
 
 def _encode(choices: Choices) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(candidates, features) in [0, 1]; all features of a knob that does not count are 0, and of one that does not all are."""
+    """(candidates, features) in [0, 1]; 0 in all features of a knob that does not count."""
     columns = []
     for column, knob in enumerate(choices.knobs):
         codes, size = choices.codes[:, column], choices.sizes[knob]
@@ -103,5 +102,5 @@ def _encode(choices: Choices) -> np.ndarray[tuple[int, int], np.dtype[np.float64
 
 
 def nehvi(ground: Ground, seed: int) -> WholeTrials:
-    """qLogNEHVI with sampled candidates."""
+    """Noisy expected hypervolume improvement with sampled candidates."""
     return WholeTrials(ground, NEHVI(ground, seed), seed)

@@ -10,8 +10,8 @@ from replay.engine import Ground
 class Choices:
     """Turns a peer's choice of knob values into a candidate of the table.
 
-    Knobs that always count come first, then the conditional ones, those that count more often before the others, so that
-    whether a knob counts is settled by the knobs before it.
+    Knobs that always count come first, then the conditional ones, those that count more often before the others, so
+    that whether a knob counts is settled by the knobs before it.
 
     Attributes:
         knobs: names in the order in which they are chosen.

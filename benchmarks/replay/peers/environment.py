@@ -1,15 +1,15 @@
-"""The environments in which the peers run: each its own package, apart from the project's."""
+"""The environments in which the peers run, apart from the project's own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class PeerMissing(Exception):
+class PeerMissing(ImportError):
     """The package of a peer is not installed; its message says how to make the environment."""
 
 
 @contextmanager
-def needs(package: str, lock: str = "benchmarks/peers.lock") -> Iterator[None]:
+def needs(package: str, lock: str = "peers.lock") -> Iterator[None]:
     """Imports of a peer's package.
 
     Raises:
@@ -18,6 +18,5 @@ def needs(package: str, lock: str = "benchmarks/peers.lock") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise PeerMissing(
-            f"{package} is not installed ({error}): the first lines of {lock} make its environment"
-        ) from error
+        how = f"the first lines of benchmarks/{lock} make its environment"
+        raise PeerMissing(f"{package} is not installed ({error}): {how}") from error

@@ -44,7 +44,7 @@ class PriMO:
         self._worst = losses(ground, dict(ground.reference))
         self._ordered = choices.ordered
         self._optimizer = neps.AskAndTell(_optimizer(ground, choices))
-        self._trial: neps.Trial | None = None
+        self._trial: neps.Trial = None
         self._placed: dict[str, int | str] | None = None
         self._count = 0
 

@@ -12,7 +12,10 @@ LEVELS = 9  # of fidelity: a trial at level n scores n ninths of the items, so t
 
 
 class Racer(Optimizer, Protocol):
-    """A package's own way of suggesting a candidate and of deciding how far it is scored; ``learn`` hears of failures."""
+    """A package's own way of suggesting a candidate and of deciding how far it is scored.
+
+    ``learn`` only hears of trials that could not be built or run.
+    """
 
     def first(self) -> int:
         """The level up to which the latest trial is scored first."""

@@ -21,8 +21,8 @@ with needs("syne-tune"), warnings.catch_warnings():
     logging.getLogger("syne_tune").setLevel(logging.ERROR)
     from syne_tune.backend.trial_status import Trial
     from syne_tune.config_space import Domain, choice, ordinal
-    from syne_tune.optimizer.schedulers.ask_tell_scheduler import AskTellScheduler
     from syne_tune.optimizer.scheduler import SchedulerDecision
+    from syne_tune.optimizer.schedulers.ask_tell_scheduler import AskTellScheduler
     from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
     from syne_tune.optimizer.schedulers.multiobjective.expected_hyper_volume_improvement import (
         ExpectedHyperVolumeImprovement,
@@ -132,8 +132,8 @@ def evolution(ground: Ground, seed: int) -> WholeTrials:
 def ehvi(ground: Ground, seed: int) -> WholeTrials:
     """Expected hypervolume improvement over Gaussian processes, with two departures from ``baselines.EHVI`` of 0.16.0.
 
-    In double precision, its default, it ends with "expected scalar type Double but found Float" on BoTorch 0.18.1. And its
-    reference point is fixed at 2 in every negated objective, which is -2 in the objectives that it is told: with
+    In double precision, its default, it ends with "expected scalar type Double but found Float" on BoTorch 0.18.1. And
+    its reference point is fixed at 2 in every negated objective, which is -2 in the objectives that it is told: with
     objectives above that nothing improves, and it searches at random. So it runs in single precision, and each
     objective is shifted until its own reference lies at -2.
     """

@@ -41,8 +41,8 @@ def losses(ground: Ground, values: dict[str, float]) -> Losses:
 class WholeTrials:
     """An engine that measures each candidate and scores all its items, and lets a package choose the candidates.
 
-    A candidate suggested again is answered from memory, as the FAQ of Optuna advises: that costs no trial, only the time
-    of the suggestion. After ``REPEATS`` of them in a row a random new candidate is put to the package.
+    A candidate suggested again is answered from memory, as the FAQ of Optuna advises: that costs no trial, only the
+    time of the suggestion. After ``REPEATS`` of them in a row a random new candidate is put to the package.
     """
 
     def __init__(self, ground: Ground, optimizer: Optimizer, seed: int) -> None:
