@@ -14,7 +14,7 @@ KNOBS = {"gate": ("off", "on"), "inner": (0, 1, 2), "deep": ("a", "b"), "free": 
 
 
 def ground(rows: list[tuple[int, ...]]) -> Ground:
-    """``inner`` counts behind an open gate, ``deep`` behind the last of ``inner``; ``inner`` and ``free`` are ordered."""
+    """``inner`` counts where the gate is on, ``deep`` at the last of ``inner``; ``inner`` and ``free`` are ordered."""
     return Ground(
         knobs={name: KNOBS[name] for name in ("deep", "inner", "gate", "free")},
         codes=np.array([(deep, inner, gate, free) for gate, inner, deep, free in rows], dtype=np.int16),
