@@ -10,14 +10,15 @@ from replay.engine import Ground
 from replay.peers.choices import Choices
 from tests.benchmarks.six_rows import six
 
+ONE = {"one": ("only",)}  # a knob that leaves nothing to choose
 KNOBS = {"gate": ("off", "on"), "inner": (0, 1, 2), "deep": ("a", "b"), "free": (1, 2, 3, 4)}
 
 
 def ground(rows: list[tuple[int, ...]]) -> Ground:
     """``inner`` counts where the gate is on, ``deep`` at the last of ``inner``; ``inner`` and ``free`` are ordered."""
     return Ground(
-        knobs={name: KNOBS[name] for name in ("deep", "inner", "gate", "free")},
-        codes=np.array([(deep, inner, gate, free) for gate, inner, deep, free in rows], dtype=np.int16),
+        knobs=ONE | {name: KNOBS[name] for name in ("deep", "inner", "gate", "free")},
+        codes=np.array([(0, deep, inner, gate, free) for gate, inner, deep, free in rows], dtype=np.int16),
         stages=(),
         stage_knobs={},
         objectives={"a": "min"},

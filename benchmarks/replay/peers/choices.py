@@ -14,7 +14,7 @@ class Choices:
     that whether a knob counts is settled by the knobs before it.
 
     Attributes:
-        knobs: names in the order in which they are chosen.
+        knobs: names in the order in which they are chosen, of those with several values.
         sizes: knob -> how many values it has; a choice is a code in ``range(size)``.
         ordered: the knobs whose codes are an order.
     """
@@ -22,7 +22,8 @@ class Choices:
     def __init__(self, ground: Ground, seed: int) -> None:
         names = list(ground.knobs)
         absent = (ground.codes < 0).sum(axis=0)
-        columns = sorted(range(len(names)), key=lambda column: (absent[column], column))
+        several = [column for column, values in enumerate(ground.knobs.values()) if len(values) > 1]
+        columns = sorted(several, key=lambda column: (absent[column], column))
         self.knobs = [names[column] for column in columns]
         self.codes = ground.codes[:, columns]
         self.sizes = {knob: len(ground.knobs[knob]) for knob in self.knobs}
