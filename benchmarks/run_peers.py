@@ -9,6 +9,7 @@ recorded already are kept, unless the table or the lock has changed.
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,6 +127,7 @@ def main() -> None:
         "--trials", type=int, default=10**6, metavar="N", help="at most so many (slow peers have fewer)"
     )
     options = parser.parse_args()
+    warnings.simplefilter("ignore")  # those of the packages
     comparison = Comparison(options.table.resolve())
     for name in options.peers:
         record(comparison, name, options.seeds, options.trials)

@@ -43,9 +43,7 @@ class AxClient:
         self._trial = -1
 
     def suggest(self, choices: Choices) -> int:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ((self._trial, parameters),) = self._client.get_next_trials(max_trials=1).items()
+        ((self._trial, parameters),) = self._client.get_next_trials(max_trials=1).items()
         return choices.row(lambda knob: int(parameters[self._names[knob]]))
 
     def take(self, choices: Choices, row: int) -> None:

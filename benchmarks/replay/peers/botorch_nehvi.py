@@ -80,10 +80,8 @@ class NEHVI:
 
     def _fit(self, known: torch.Tensor, gains: torch.Tensor) -> ModelListGP:
         model = ModelListGP(*(SingleTaskGP(known, gains[:, [column]]) for column in range(gains.shape[1])))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with suppress(ModelFittingError):  # then the priors' hyperparameters serve for this suggestion
-                fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+        with suppress(ModelFittingError):  # then the priors' hyperparameters serve for this suggestion
+            fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
         return model
 
 

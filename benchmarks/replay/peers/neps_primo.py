@@ -50,9 +50,7 @@ class PriMO:
 
     def suggest(self, choices: Choices) -> int:
         self._placed = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = self._trial = self._optimizer.ask()
+        trial = self._trial = self._optimizer.ask()
         return choices.row(lambda knob: int(trial.config[knob]))
 
     def take(self, choices: Choices, row: int) -> None:
