@@ -26,6 +26,9 @@ with needs("neural-pipeline-search", "benchmarks/peers-neps.lock"), warnings.cat
 
 FIDELITY = "fidelity"
 CONFIDENCE = 0.25  # mopriors.py's default
+# Trials' worth of fidelity for the first design, where the default, the number of knobs, is less: PriMO ends with an
+# assertion if none of them has come to full fidelity by then.
+LEAST = 5
 
 
 class PriMO:
@@ -87,7 +90,10 @@ def _optimizer(ground: Ground, choices: Choices) -> object:
     confidences = {objective: dict.fromkeys(center, CONFIDENCE) for objective, center in centers.items()}
     fidelity = neps.HPOInteger(1, LEVELS, is_fidelity=True)
     return make_primo(
-        neps.SearchSpace(knobs | {FIDELITY: fidelity}), prior_centers=centers, prior_confidences=confidences or None
+        neps.SearchSpace(knobs | {FIDELITY: fidelity}),
+        prior_centers=centers,
+        prior_confidences=confidences or None,
+        initial_design_size=max(LEAST, len(knobs)),
     )
 
 

@@ -75,5 +75,7 @@ class PartialTrials(WholeTrials):
 
     def _losses(self, seen: Seen, level: int) -> Losses:
         """With the accuracy over the items scored up to a level."""
-        share = float(np.mean(seen.right[: self._items(level)]))
-        return losses(self._ground, dict(seen.values) | {ACCURACY: share})
+        values = dict(seen.values)
+        if self._ground.items:
+            values[ACCURACY] = float(np.mean(seen.right[: self._items(level)]))
+        return losses(self._ground, values)
