@@ -28,7 +28,7 @@ with needs("botorch"), warnings.catch_warnings():
     from botorch.sampling.normal import SobolQMCNormalSampler
     from gpytorch.mlls import SumMarginalLogLikelihood
 
-SAMPLED = 1024  # candidates that a suggestion chooses among
+SAMPLED = 2048  # candidates that a suggestion chooses among
 
 
 class NEHVI:
