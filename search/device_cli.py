@@ -102,8 +102,11 @@ def remove_command(name: Name, as_json: Json = False) -> None:
     """Forget a device here. On the device, its owner unpairs this host."""
     from hardware_profiles.devices.known import forget
 
-    forget(name)
-    say({"removed": name}, as_json, f"{name} is forgotten here; unpair this host on the device as well.")
+    host = forget(name)
+    unpair = f"vlmfront-agent unpair {host or 'NAME'}"
+    lists = "" if host else " (NAME as vlmfront-agent paired lists it)"
+    text = f"{name} is forgotten here; run this on the device as well: {unpair}{lists}"
+    say({"removed": name, "run_on_device": unpair}, as_json, text)
 
 
 def _show(found: "Checked") -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
 
-from tqdm.std import TqdmDefaultWriteLock
-
 from hardware_profiles.agent.parent import die_with_parent
 from hardware_profiles.agent.proc import stat
 from hardware_profiles.store import DISK_ERRORS, Entry, Gone
@@ -109,6 +107,8 @@ def _prepare(parent: int) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "DO_NOT_TRACK": "1",
     }
+    from tqdm.std import TqdmDefaultWriteLock
+
     TqdmDefaultWriteLock.mp_lock = None  # else a semaphore that outlives a killed process
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)

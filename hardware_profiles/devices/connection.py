@@ -17,7 +17,7 @@ import httpx
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.certificates import Identity
-from hardware_profiles.messages import JobFailed
+from hardware_profiles.messages import JobFailed, Silent
 from hardware_profiles.wire import JSON_BYTES, Code, Malformed, Problem, fault_of, parse
 
 PATIENCE_S = 600.0
@@ -117,7 +117,7 @@ class Patience:
             raise refusal(self.name, error) from error
         spent = time.monotonic() - self._since
         if spent >= self._limit_s:
-            raise JobFailed("DEVICE_LOST", f"{self.name} did not answer for {spent:.0f} s ({error})") from error
+            raise Silent("DEVICE_LOST", f"{self.name} did not answer for {spent:.0f} s ({error})") from error
         if self._tries == 1:
             self.waiting(f"{self.name} does not answer ({error}); trying for {self._limit_s:.0f} s")
         backoff = min(_MOST_DELAY_S, _FIRST_DELAY_S * 2**self._tries)
@@ -128,8 +128,17 @@ class Patience:
 def refusal(name: str, error: Refused) -> JobFailed:
     """What a refused call means for the job that it was made for."""
     if error.problem.code == "UNAUTHENTICATED":
-        return JobFailed("DEVICE_LOST", f"{name} does not know this host (any more); pair it again")
+        return unknown_here(name)
     return JobFailed(fault_of(error.problem.code), f"{name} refused: {error.problem.message}")
+
+
+def unknown_here(name: str) -> JobFailed:
+    """A device that was never paired with this host, or is no longer: it never answers before it is paired again."""
+    return JobFailed("DEVICE_LOST", f"{name} does not know this host (any more); {_anew(name)}")
+
+
+def _anew(name: str) -> str:
+    return f"vlmfront device remove {name}, then pair it again"
 
 
 def pinned(certificate: str, identity: Identity | None) -> ssl.SSLContext:
@@ -252,8 +261,8 @@ class Connection:
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 told = f"{self.name} shows another certificate than the one it was paired with"
-                return JobFailed("DEVICE_LOST", f"{told}; if it was set up anew, remove it here and pair it again")
+                return JobFailed("DEVICE_LOST", f"{told}; if it was set up anew, {_anew(self.name)}")
             if isinstance(cause, ssl.SSLError) and any(sign in (cause.reason or "") for sign in _NOT_OURS):
-                return JobFailed("DEVICE_LOST", f"{self.name} does not know this host (any more); pair it again")
+                return unknown_here(self.name)
             cause = cause.__cause__ or cause.__context__
         return Unreachable(str(error) or type(error).__name__)

@@ -273,12 +273,15 @@ def test_what_a_device_that_stays_away_has_still_to_measure_is_measured_on_resum
     waiting = [trial.number for trial in bench.trials() if trial.waits_for]
     assert waiting
     assert all(trial.waits_for == ("slow",) for trial in bench.trials() if trial.waits_for)
-    assert f"{len(waiting)} trials wait for slow; --resume measures them once it is back." in output
+    many = "1 trial waits" if len(waiting) == 1 else f"{len(waiting)} trials wait"
+    assert f"{many} for slow; --resume measures them once it is back." in output
     assert "still to be measured: trials " + ", ".join(map(str, waiting)) in (bench.path / "report.html").read_text()
     before = {trial.number: trial.devices["fast"] for trial in bench.trials()}
     bench.slow.start()
     with bench.searching("--resume") as process:
-        bench.finish(process, 900)
+        output = bench.finish(process, 900)
+    assert f"{many} for slow: it is there, so this comes first" in output
+    assert f"Caught up on slow: {len(waiting)} of {many.rpartition(' ')[0]} measured that had waited for it" in output
     trials = bench.trials()
     assert len(trials) == 4
     assert all(found.state == "measured" for trial in trials for found in trial.devices.values())
