@@ -118,7 +118,10 @@ def der_of(pem: str) -> bytes:
     Raises:
         ValueError: there is none.
     """
-    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    except (ValueError, x509.InvalidVersion):
+        raise ValueError("the certificate is none in PEM form (RFC 7468)") from None
 
 
 def pem_of(der: bytes) -> str:

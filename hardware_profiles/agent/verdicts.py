@@ -111,7 +111,7 @@ def on_accelerator(watched: Watched) -> list[str]:
 
 
 def on_cpu(watched: Watched) -> list[str]:
-    """Foreign processes took more than is allowed (``FOREIGN_SHARE``); the busiest are named with their commands."""
+    """Foreign processes took more than is allowed (``FOREIGN_SHARE``); the busiest are named with their programs."""
     spent = {pid: _spent(watched, pid) for pid in watched.after.tasks}
     foreign = {pid: cpu_s for pid, cpu_s in spent.items() if watched.after.tasks[pid].whose == "other"}
     kernel_s = watched.after.kernel_s - watched.before.kernel_s

@@ -11,8 +11,10 @@ import pytest
 from hardware_profiles.agent.facts import boot_id
 from hardware_profiles.agent.identity import Paired
 from hardware_profiles.devices import check
+from hardware_profiles.profile import profile_of
 from hardware_profiles.wire import WireJob
 from search.cli import main
+from search.device_cli import _lines
 from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,13 +104,29 @@ def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, a
     assert found["here"] is True
     assert 0 < found["round_trip_ms"] < 300
     assert found["upload_mb_s"] > 0
-    assert abs(found["clock_skew_s"]) < 5
+    assert abs(found["clock_skew_s"]) < 1
     assert found["repeated"] is None
     assert sum(map(len, agent.script.blobs.values())) == 16 << 20
     assert agent.script.line == []
     code, out, _ = vlmfront("device", "check", "bench")
     for shown in ("openvino 9999.0", "none: no RAPL", "a namespace of its own", "performance", "1.0 GB", "none made"):
         assert shown in out
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "told"), [(-0.04, "+0.0 s"), (0.04, "+0.0 s"), (-0.46, "-0.5 s"), (3.0, "+3.0 s"), (-61.24, "-61.2 s")]
+)
+def test_the_clocks_are_compared_to_a_decimal_and_never_by_minus_nothing(skew_s: float, told: str) -> None:
+    found = check.Checked(
+        hello=HELLO,
+        profile=profile_of(HELLO.facts),
+        here=False,
+        round_trip_ms=1.0,
+        clock_skew_s=skew_s,
+        upload_mb_s=1.0,
+        repeated=None,
+    )
+    assert dict(_lines(found))["clock"] == f"{told} against this host's, to half a second"
 
 
 def test_a_check_with_a_bundle_measures_three_times(vlmfront: Command, agent: Agent, tmp_path: Path) -> None:

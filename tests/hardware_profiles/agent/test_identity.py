@@ -144,6 +144,12 @@ def test_paired_hosts_are_kept_listed_and_removed_by_name(tmp_path: Path) -> Non
     assert (Paired(tmp_path).knows(first), Paired(tmp_path).knows(third)) == (False, True)
 
 
+def test_to_look_for_paired_hosts_makes_nothing(tmp_path: Path) -> None:
+    paired = Paired(tmp_path / "state")
+    assert (paired.hosts(), paired.knows("a" * 64), paired.remove("lab")) == ({}, False, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a\n", "-a", "a" * 65, "ä"])
 def test_a_name_that_could_be_more_than_a_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="letters"):

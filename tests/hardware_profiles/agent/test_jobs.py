@@ -72,6 +72,19 @@ def test_what_had_not_ended_is_lost_and_says_why(kept: Kept, boot_id: str, reaso
         assert found.events[-1].content == {"fault": "DEVICE_LOST", "reason": f"{reason} before the job ended"}
 
 
+@pytest.mark.parametrize("what", ["events.jsonl", "."])
+def test_a_job_whose_files_are_of_the_wrong_kind_is_lost_like_any_other(kept: Kept, what: str) -> None:
+    kept.open().submit(record())
+    path = kept.folder / "jobs" / UUIDS[0] / what
+    if what == ".":
+        path.write_text("a file in the folder's place")
+    else:
+        (path / "inner").mkdir(parents=True)
+    for again in (kept.open(), kept.open()):
+        assert [one.event for one in again[UUIDS[0]].events] == ["fault"]
+        assert again[UUIDS[0]].status == "failed"
+
+
 def test_a_result_that_the_journal_does_not_know_of_yet_counts(kept: Kept) -> None:
     jobs = kept.open()
     jobs.submit(record())
