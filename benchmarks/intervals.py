@@ -1,10 +1,12 @@
 """Whether the 95 % interval of one measurement covers what others of the same bundle find, over HOURS.
 
-A bundle is measured through the agent every EVERY minutes. Each measurement has its interval as a search would give
-it: between two order statistics, moved out by how far p50 strays between processes, which is worked out from the first
-three measurements (taken at once, as a search does) and is at least 5 %. Coverage is the share of ordered pairs (i, j)
-for which the interval of i contains the p50 of j; the first three are left out of both. Measurements whose verdict is
-invalid have no figure and are counted apart. Every p50 goes to OUT as it is taken, so a stop loses nothing.
+A bundle is measured through the agent every EVERY minutes. As in a search some measurements are the reference's: the
+first three, at once, and then every other one. The rest stand for trials: each has its interval as a search gives it in
+the end, between two order statistics, moved out by how far p50 strays between processes, which all references tell (at
+least 5 %). Coverage is the share of ordered pairs (i, j) of trials for which the interval of i contains the p50 of j.
+``early`` is the same with what the first three references tell, which is all that the first trials of a search know
+when they are told. Measurements whose verdict is invalid have no figure and are counted apart. Every p50 goes to OUT as
+it is taken, so a stop loses nothing.
 
 Last line: one JSON object.
 """
@@ -41,7 +43,7 @@ def main() -> None:
             items = requests(timed_items(bench.splits["search"]))
             found: list[Measurement] = []
             begun = time.monotonic()
-            while time.monotonic() - begun < asked.hours * 3600 or len(found) < FIRST + 2:
+            while time.monotonic() - begun < asked.hours * 3600 or len(found) < FIRST + 4:
                 found.append(device.measure(bundle, items, cancel=Event()))
                 note(asked.out, found[-1], time.monotonic() - begun)
                 if len(found) >= FIRST:
@@ -54,8 +56,8 @@ def main() -> None:
 
 def note(out: Path, measured: Measurement, at_s: float) -> None:
     """One line for each measurement."""
-    p50 = latency_figures(measured)["latency_p50_ms"].value
-    line = {"at_s": round(at_s), "p50_ms": p50, "verdict": measured.verdict, "reasons": measured.reasons}
+    p50 = latency_figures(measured, 0.0)["latency_p50_ms"]
+    line = {"at_s": round(at_s), "p50_ms": p50.value, "low": p50.low, "high": p50.high, "reasons": measured.reasons}
     print(line, flush=True)
     with out.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
@@ -63,24 +65,27 @@ def note(out: Path, measured: Measurement, at_s: float) -> None:
 
 def coverage(found: list[Measurement]) -> dict[str, object]:
     """The share of pairs that hold, and how wide the intervals are."""
-    spread = between_processes(found[:FIRST])
-    figures = [latency_figures(one, spread)["latency_p50_ms"] for one in found[FIRST:]]
-    known = [figure for figure in figures if figure.value is not None]
-    pairs = [
-        figure.low <= other.value <= figure.high
-        for figure, other in itertools.permutations(known, 2)
-        if figure.low is not None and figure.high is not None and other.value is not None
-    ]
-    values = [figure.value for figure in known if figure.value is not None]
+    references, trials = found[:FIRST] + found[FIRST + 1 :: 2], found[FIRST::2]
+    known = [p50 for one in trials if (p50 := latency_figures(one)["latency_p50_ms"].value) is not None]
     return {
-        "measurements": len(known),
-        "invalid": len(figures) - len(known),
+        "references": len(references),
+        "trials": len(known),
+        "invalid": len(trials) - len(known),
+        **held(trials, between_processes(references)),
+        "early": held(trials, between_processes(references[:FIRST])),
+        "most_over_least": round(max(known) / min(known), 4),
+    }
+
+
+def held(trials: list[Measurement], spread: float) -> dict[str, float | None]:
+    """The share of ordered pairs that hold with intervals of this spread, and the intervals' mean half-width."""
+    figures = [latency_figures(one, spread)["latency_p50_ms"] for one in trials]
+    known = [(one.value, one.low, one.high) for one in figures if one.value and one.low and one.high]
+    pairs = [low <= other[0] <= high for (_, low, high), other in itertools.permutations(known, 2)]
+    return {
         "coverage": round(sum(pairs) / len(pairs), 4) if pairs else None,
         "spread": round(spread, 4),
-        "half_width": round(
-            sum((f.high - f.low) / 2 / f.value for f in known if f.value and f.low and f.high) / len(known), 4
-        ),
-        "most_over_least": round(max(values) / min(values), 4),
+        "half_width": round(sum((high - low) / 2 / value for value, low, high in known) / len(known), 4),
     }
 
 

@@ -24,6 +24,7 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
         BadInput: the bundle is not what its manifest says, the image cannot be read, or the field that picks the hint
             or the exemplars is not given or has a value without any.
         JobFailed: the runtime cannot load the bundle, or fails to answer.
+        ModuleNotFoundError: the runtime's packages are not installed.
     """
     os.environ.update(OFFLINE)
     if not question.strip():
@@ -36,7 +37,7 @@ def ask(path: Path, image: Path, question: str, fields: Mapping[str, str]) -> Ti
     runtime = find(bundle.manifest.runtime)
     try:
         return runtime.load(bundle).answer(asked)
-    except BadInput:
+    except (BadInput, ModuleNotFoundError):
         raise
     except Exception as error:
         fault, reason = explain(error)

@@ -25,6 +25,7 @@ KV_PRECISIONS = (*PRECISIONS, "u8")
 DEVICES = ("cpu", "cuda")
 OWN = "own"
 """In place of a setting: a server decides it, and nothing is pinned."""
+MOST_FILES, MOST_FOLDERS = 1 << 14, 64  # one blob may stand for many files, and every folder takes a block of the disk
 _NAME_BYTES = 255  # of a path in the bundle: what file systems allow of one name
 _WHOLE_LIMIT = 1 << 31
 _HEADERS = {".safetensors": check_safetensors, ".gguf": check_gguf, ".xml": check_ir}
@@ -228,6 +229,8 @@ def _parse(body: Any, where: Path) -> Manifest:
             _check_name(name, where)
         if len(folded := {name.casefold() for name in names}) < len(names):
             raise BadInput(f"{where} lists two paths that differ in case only; export the bundle again.")
+        if len(names) > MOST_FILES or len({PurePosixPath(name).parent for name in names}) > MOST_FOLDERS:
+            raise BadInput(f"{where} lists over {MOST_FILES} files or {MOST_FOLDERS} folders; export the bundle again.")
         if both := folded.intersection(str(above) for name in folded for above in PurePosixPath(name).parents):
             raise BadInput(f"{where} lists {min(both)!r} as a file and as a folder; export the bundle again.")
         manifest = Manifest(

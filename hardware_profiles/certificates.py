@@ -6,6 +6,7 @@ clock of a board without a battery begins with, to the end of 9999, which RFC 52
 
 import hashlib
 import re
+import ssl
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,7 +55,7 @@ def identity_in(folder: Path, owner: str) -> Identity:
     The certificate is written after its key, so a kill between the two leaves a key that is made anew.
 
     Raises:
-        BadInput: a file there is no certificate.
+        BadInput: a file there is no certificate, or no key of it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key, certificate = folder / "key.pem", folder / "certificate.pem"
@@ -65,8 +66,11 @@ def identity_in(folder: Path, owner: str) -> Identity:
             write_atomic(certificate, certificate_pem)
     try:
         der = der_of(certificate.read_text(encoding="ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except ValueError:
         raise BadInput(f"{certificate} is no certificate; remove {folder} and pair again.") from None
+    except ssl.SSLError:
+        raise BadInput(f"{key} is not the key of {certificate}; remove {folder} and pair again.") from None
     return Identity(key=key, certificate=certificate, fingerprint=fingerprint(der))
 
 
@@ -114,7 +118,10 @@ def der_of(pem: str) -> bytes:
     Raises:
         ValueError: there is none.
     """
-    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
+    except (ValueError, x509.InvalidVersion):
+        raise ValueError("the certificate is none in PEM form (RFC 7468)") from None
 
 
 def pem_of(der: bytes) -> str:

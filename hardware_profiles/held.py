@@ -4,6 +4,7 @@ Process ids cannot do this: two containers that share a folder number their proc
 """
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,9 @@ def locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[TextIO
 
 def is_held(path: Path) -> bool:
     """Whether a live process holds the lock of this file; a file that is not there is not held."""
+    mode = "r+b" if os.access(path, os.W_OK) else "rb"  # NFS locks what may be written alone; a disk may be read-only
     try:
-        with path.open("r+b", buffering=0) as stream:
+        with path.open(mode, buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -224,6 +224,10 @@ class JobFailed(Exception):
         self.reason = reason
 
 
+class Silent(JobFailed):
+    """Nothing was heard of a device for as long as patience went: its agent does not run, or the way to it is cut."""
+
+
 class Unkillable(JobFailed):
     """A process of the runner outlived SIGKILL: nothing can be measured on the device before it is restarted."""
 

@@ -18,6 +18,8 @@ RESAMPLES = 2000
 
 BETWEEN_PROCESSES = 0.05
 """The spread of a p50 between processes that is assumed until a device's own is measured."""
+LEAST_REFERENCES = 3
+"""Repeated measurements of one bundle from which a spread is taken: two have one degree of freedom, a t of 12.7."""
 
 
 def latency_figures(measurement: Measurement, between_processes: float = BETWEEN_PROCESSES) -> dict[str, Figure]:
@@ -63,15 +65,24 @@ def between_processes(references: Sequence[Measurement]) -> float:
     """How far another process's p50 of one bundle may lie from this one's on this device, as a share.
 
     Half a 95 % prediction interval of the logarithm of the p50 from repeated measurements of one bundle, but at least
-    ``BETWEEN_PROCESSES``: a few minutes show little of other hours. Those that were disturbed say nothing of a device
-    that is not (:func:`undisturbed`); the interval of a disturbed measurement is widened by its own attempts.
+    ``BETWEEN_PROCESSES``: a few minutes show little of other hours. Which of them count: :func:`counted`.
     """
-    p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in references if undisturbed(one)]
+    p50 = [statistics.median(timing.e2e_ms for timing in one.timings) for one in counted(references)]
     n = len(p50)
-    if n < 3:
+    if n < LEAST_REFERENCES:
         return BETWEEN_PROCESSES
     half = student_975(n - 1) * statistics.stdev(math.log(value) for value in p50) * math.sqrt(1 + 1 / n)
     return max(BETWEEN_PROCESSES, math.expm1(half))
+
+
+def counted(references: Sequence[Measurement]) -> list[Measurement]:
+    """Those that say how a device repeats: the undisturbed ones, or all valid ones while fewer than three are that.
+
+    A disturbed one says nothing of a device that is not disturbed, and the interval of a disturbed measurement is
+    widened by its own attempts. But where a device is hardly ever left alone, its figures stray as those do.
+    """
+    quiet = [one for one in references if undisturbed(one)]
+    return quiet if len(quiet) >= LEAST_REFERENCES else [one for one in references if one.verdict != "invalid"]
 
 
 def undisturbed(measurement: Measurement) -> bool:

@@ -1,9 +1,9 @@
 """The report's section on devices: what each one is, what happened to it, and how its figures came about."""
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from textwrap import shorten
 from typing import Any
 
@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from hardware_profiles.messages import Measurement
 from objectives.devices import devices_of
-from objectives.latency import between_processes
+from objectives.latency import between_processes, counted
+from objectives.records import DeviceEvent
 from objectives.run import RunFolder
 from objectives.trial import DeviceResult, Trial
 from reports.markup import Html, card, element, join
@@ -20,6 +21,7 @@ from reports.words import by_kind
 _MOST_HAPPENED = 12
 _MOST_SHOWN = 200  # characters of a reason, which may name processes with their arguments
 _EVENTS = {"lost": "was lost", "back": "came back", "interrupted": "was interrupted"}
+_THERE_AGAIN = "was there again when the search went on"
 
 
 def devices_section(run: RunFolder, trials: Sequence[Trial]) -> Html | None:
@@ -27,7 +29,10 @@ def devices_section(run: RunFolder, trials: Sequence[Trial]) -> Html | None:
     if not run.settings.get("devices"):
         return None
     each = [_device(run, name, trials) for name in devices_of(run.settings)]
-    note = "Every figure of speed, memory and energy was measured on the device that it is given for, alone on it."
+    note = (
+        "Every figure of speed, memory and energy was measured on the device that it is given for, alone on it but for "
+        "what the notes name."
+    )
     if any(one.get("predicted") for one in run.settings["devices"].values()):
         note = "No device was measured: figures of speed and memory are predictions from a profile."
     return card("Devices" if len(each) > 1 else "Device", note, element("div", *each, class_="devices"))
@@ -112,20 +117,18 @@ def _drift(run: RunFolder, name: str) -> str | None:
     if len(p50) < 2:
         return None
     minutes = (references[-1].time - references[0].time) / 60
+    measurements = [one.measurement for one in references]
+    used = len(counted(measurements))
+    without = f" (by {used} of them: the others were disturbed)" if used < len(measurements) else ""
     return (
         f"trial {references[0].trial}, measured {len(p50)} times over {minutes:.0f} min: p50 {min(p50):.2f} to "
         f"{max(p50):.2f} ms, the last {100 * (p50[-1] / p50[0] - 1):+.1f} % from the first; another process lies "
-        f"within {100 * between_processes([one.measurement for one in references]):.1f} %"
+        f"within {100 * between_processes(measurements):.1f} %{without}"
     )
 
 
 def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: Sequence[Measurement]) -> Html | None:
-    told = [
-        f"{_clock(one.time)} {_EVENTS[one.event]}{f': {one.reason}' if one.reason else ''}"
-        for one in run.device_events()
-        if one.device == name and one.event in _EVENTS
-    ]
-    told += _repeats(measurements)
+    told = [*_events(one for one in run.device_events() if one.device == name), *_repeats(measurements)]
     invalid = Counter(
         found.reason for trial in trials if (found := trial.devices.get(name)) and found.state == "invalid"
     )
@@ -136,6 +139,16 @@ def _happened(run: RunFolder, name: str, trials: Sequence[Trial], measurements: 
         return None
     more = [f"and {len(told) - _MOST_HAPPENED} more"] if len(told) > _MOST_HAPPENED else []
     return element("ul", *[element("li", line) for line in [*told[:_MOST_HAPPENED], *more]])
+
+
+def _events(events: Iterable[DeviceEvent]) -> Iterator[str]:
+    """What befell one device. That it was opened is told where the search before had lost it."""
+    away = False
+    for one in events:
+        what = _THERE_AGAIN if away and one.event == "opened" else _EVENTS.get(one.event)
+        away = one.event == "lost" or (away and one.event == "interrupted")
+        if what:
+            yield f"{_clock(one.time)} {what}{f': {one.reason}' if one.reason else ''}"
 
 
 def _repeats(measurements: Sequence[Measurement]) -> list[str]:
@@ -149,4 +162,5 @@ def _repeats(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _clock(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(seconds))
+    """Local time with its date and its distance to UTC: a run may go on for days, and be read elsewhere."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")

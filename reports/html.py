@@ -23,7 +23,7 @@ from reports.method import method
 from reports.sections import Section, available, rendered
 from reports.stages import stage_totals, time_table
 from reports.summary import header, states, task_name, tiles
-from reports.words import MOST_PARTS, floor_in_words
+from reports.words import MOST_PARTS, floor_in_words, state_name
 from spaces.errors import BadInput
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -157,7 +157,8 @@ class _View:
         """Every trial, with a filter."""
         options = [element("option", "all states", value="")]
         options += [
-            element("option", f"{state} ({count})", value=state) for state, count in states(self._trials).items()
+            element("option", f"{state_name(state)} ({count})", value=state)
+            for state, count in states(self._trials).items()
         ]
         tools = element(
             "div",
@@ -225,8 +226,8 @@ def _time(trials: Sequence[Trial]) -> Html | None:
         element("span", element("span", element("i", class_="saved"), class_="bar"), "saved by reuse", class_="key"),
     )
     note = (
-        "Wall time, summed over all trials and workers, so it may exceed the time used. Overhead is what building took "
-        "beyond its stages: process start, imports, the artifact store, binding the bundle, a stage that failed. "
+        "Wall time, summed over all trials and workers, so it may exceed the time in trials. Overhead is what building "
+        "took beyond its stages: process start, imports, the artifact store, binding the bundle, a stage that failed. "
         "Not in here: baselines and the repeated measurements of the reference trial."
     )
     return card("Where the time went", join(note, element("br"), keys), time_table(totals))

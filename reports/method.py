@@ -48,7 +48,7 @@ Abstention is the share of answers that say that the answer is not known.""",
 Cost is the mean over the judged items of what the task's cost matrix asks for the answer given.""",
 }
 _RACED = """\
-Trials whose scoring was stopped (state pruned) had fallen behind another one that is no worse in every other \
+Trials whose scoring was stopped (raced out) had fallen behind another one that is no worse in every other \
 objective: a test by betting on the items seen, which come in a shuffled order, is wrong in at most 5 % of the trials \
 that would have caught up. Their accuracy is of those items only."""
 

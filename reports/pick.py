@@ -8,7 +8,7 @@ from objectives import pareto
 from objectives.registry import OBJECTIVES, Objective
 from objectives.trial import Figure, Trial
 from reports.front import Front, Scores, as_values, front, trial_as_dict
-from reports.words import describe, figure_of, interval, with_unit
+from reports.words import PREDICTED, describe, figure_of, interval, is_predicted, with_unit
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
 
@@ -217,7 +217,11 @@ def _explain(
         "size": "is the smallest",
         "energy": "needs the least energy",
     }[prefer]
-    figures = ", ".join(f"{one.label.lower()} {_figure(figure_of(chosen, one.name), one)}" for one in judged)
+    figures = ", ".join(
+        f"{one.label.lower()} {_figure(figure_of(chosen, one.name), one)}"
+        + (f" ({PREDICTED})" if is_predicted(chosen, one) else "")
+        for one in judged
+    )
     if len(ranked) == 1:
         reason = f"is the only member of {front}"
     sentences = [f"Trial {chosen.number} ({', '.join(describe(chosen.candidate))}) {reason}{of}{within}: {figures}."]

@@ -13,7 +13,7 @@ from reports.charts import chart_axes
 from reports.front import Front, as_values
 from reports.markup import Html, element, join
 from reports.stages import stage_totals
-from reports.words import duration, figure_of, number, with_unit
+from reports.words import duration, figure_of, is_predicted, number, plural, state_name, with_unit
 
 
 def header(run: RunFolder, trials: Sequence[Trial], fronts: Mapping[str, Front]) -> Html:
@@ -26,7 +26,7 @@ def header(run: RunFolder, trials: Sequence[Trial], fronts: Mapping[str, Front])
         "Budget": search.get("budget"),
         "Limits": _limits(search.get("limits")),
         "Trials": sum(trial.state != "running" for trial in trials),
-        **{state.capitalize(): count for state, count in states(trials).items() if state != "complete"},
+        **{state_name(state).capitalize(): count for state, count in states(trials).items() if state != "complete"},
     }
     items = [element("li", f"{key} ", element("b", value)) for key, value in facts.items() if value is not None]
     return element(
@@ -55,11 +55,12 @@ def _leads(trials: Sequence[Trial], fronts: Mapping[str, Front]) -> list[str]:
 
 def _lead(trials: Sequence[Trial], found: Front) -> str:
     if not found.members:
-        return f"No configuration has been measured in full yet; {len(trials)} trials have begun."
+        return f"No configuration has been measured in full yet; {plural(len(trials), 'trial')} begun."
     n, k = len(found.members), len(found.members) + len(found.dominated)
     across, up = chart_axes(found)
     best, last = found.members[0].trial, found.members[-1].trial
-    text = f"{n} of {k} measured configurations {'is' if n == 1 else 'are'} on the front"
+    how = "predicted" if any(is_predicted(best, one) for one in found.objectives) else "measured"
+    text = f"{n} of {k} {how} configurations {'is' if n == 1 else 'are'} on the front"
     span = f"{up.label.lower()} {_value(best, up)} at {_value(best, across)}"
     if n == 1:
         return f"{text}: {span}."
@@ -67,7 +68,7 @@ def _lead(trials: Sequence[Trial], found: Front) -> str:
 
 
 def tiles(trials: Sequence[Trial], found: Front) -> Html | None:
-    """The best of a front, figure by figure, its knee, and the time used."""
+    """The best of a front, figure by figure, its knee, and the time in trials."""
     if not found.members:
         return None
     complete = len(found.members) + len(found.dominated)
@@ -86,7 +87,8 @@ def tiles(trials: Sequence[Trial], found: Front) -> Html | None:
     if used:
         totals = stage_totals(trials)
         saved = sum(total.saved for total in totals)
-        shown.append(_tile("Time used", duration(used), f"{duration(saved)} saved by reuse"))
+        more = f"without finalists and references; {duration(saved)} saved by reuse"
+        shown.append(_tile("Time in trials", duration(used), more))
     return element("div", *shown, class_="tiles")
 
 

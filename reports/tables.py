@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 from objectives.records import Baseline
 from objectives.registry import OBJECTIVES, Objective
@@ -9,7 +10,7 @@ from objectives.trial import Figure, Trial
 from reports.charts import COLOURS, baseline_name
 from reports.front import Front
 from reports.markup import Html, element, head, join, table
-from reports.words import by_kind, describe, figure_of, figures_of, interval, model_path, number, value_name
+from reports.words import by_kind, describe, figure_of, figures_of, interval, model_path, number, state_name, value_name
 
 _FIGURES = ("latency_p50_ms", "latency_p95_ms", "energy_j", "size_mb", "memory_peak_mb", "ttft_p50_ms", "token_p50_ms")
 _MOST_COLUMNS = 6
@@ -23,6 +24,8 @@ _HEADS = {
     "size_mb": ("Size", "MB"),
 }
 _ELSEWHERE = ("accuracy", "accuracy_answered", "load_s", "latency_p90_ms", "latency_p99_ms", "memory_above_mb")
+_MOST_OF_LABEL = 120
+"""Characters of a note, a reason with a process's arguments among them, before the row grows too high."""
 _WITH_INTERVAL = ("latency_p50_ms",)
 _ACCURACY = OBJECTIVES["accuracy"]
 
@@ -54,7 +57,7 @@ def trials_table(
     for trial in trials:
         cells = [element("td", trial.number, class_="num", data_v=trial.number)]
         if states:
-            cells.append(element("td", element("span", trial.state, class_=f"state {trial.state}")))
+            cells.append(element("td", element("span", state_name(trial.state), class_=f"state {trial.state}")))
         cells += [_configuration(trial, order), _cell(figure_of(trial, "accuracy"), _ACCURACY, ci=True)]
         for field, values in fields.items():
             for value in values:
@@ -142,7 +145,7 @@ def failures_table(trials: Sequence[Trial]) -> Html | None:
     rows = [
         element(
             "tr",
-            element("td", element("span", state, class_=f"state {state}")),
+            element("td", element("span", state_name(state), class_=f"state {state}")),
             element("td", reason),
             element("td", len(numbers), class_="num", data_v=len(numbers)),
             element("td", ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")),
@@ -231,7 +234,8 @@ def _dot(trial: Trial, order: Mapping[str, str]) -> Html:
 
 def _label(labels: Sequence[str]) -> Html:
     """One for labels that differ in numbers alone, such as those of a finalist's processes; its title shows all."""
-    return element("span", labels[0], class_="label", title="\n".join(labels))
+    shown = shorten(labels[0], _MOST_OF_LABEL, placeholder=" …")
+    return element("span", shown, class_="label", title="\n".join(labels))
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> Html:

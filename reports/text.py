@@ -14,12 +14,14 @@ from objectives.trial import Figure, Trial
 from reports.front import Front
 from reports.pick import Pick
 from reports.words import (
+    PREDICTED,
     describe,
     figure_of,
     figures_of,
     floor_in_words,
     halves,
     interval,
+    is_predicted,
     model_names,
     model_path,
     number,
@@ -53,7 +55,9 @@ def front_table(found: Front) -> RenderableType:
     floors = ", ".join(f"{o.label.lower()} {floor_in_words(found.floors[o.name], o)}" for o in found.objectives)
     count = len(found.members) + len(found.dominated)
     note = f"{len(found.members)} of {count} complete trials are on the front; noise floor: {floors}."
-    return Group(table, words, Text(f"\n{note}", style="dim"), *doubts(found))
+    told = [o.label for o in shown if any(is_predicted(trial, o) for trial in found.trials)]
+    instead = (Text(f"{' and '.join(told)} are {PREDICTED}.", style="yellow"),) if told else ()
+    return Group(table, words, Text(f"\n{note}", style="dim"), *instead, *doubts(found))
 
 
 def doubts(found: Front) -> tuple[Text, ...]:
@@ -84,7 +88,7 @@ def pick_text(picked: Pick) -> RenderableType:
     if picked.holdout is not None:
         table.add_column("Holdout", justify="right")
     for objective, figure in figures_of(picked.trial, picked.known):
-        row = [Text(_heading(objective)), _cell(figure, objective, with_interval=True)]
+        row = [Text(_heading(objective, picked.trial)), _cell(figure, objective, with_interval=True)]
         if picked.holdout is not None:
             after = picked.holdout.accuracy if objective.name == "accuracy" else None
             row.append(_cell(after, objective, with_interval=True) if after else Text(""))
@@ -100,8 +104,9 @@ def pick_text(picked: Pick) -> RenderableType:
     return Group(head, table, Padding(Text(picked.explanation), (0, 0, 1, 0)))
 
 
-def _heading(objective: Objective) -> str:
-    return f"{objective.label} ({objective.unit})" if objective.unit else objective.label
+def _heading(objective: Objective, trial: Trial) -> str:
+    words = f"{objective.label} ({objective.unit})" if objective.unit else objective.label
+    return f"{words}, {PREDICTED}" if is_predicted(trial, objective) else words
 
 
 def _cell(figure: Figure, objective: Objective, *, with_interval: bool) -> Text:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
-from objectives.registry import Objective
+from objectives.registry import Objective, of_device
 from objectives.trial import Figure, Trial
 from spaces.axes import Value
 from spaces.printable import printable
@@ -53,9 +53,23 @@ _METHODS = {
     "gptq": " by GPTQ",
 }
 
+STATES = {"pruned": "raced out"}
+"""States of trials that are called otherwise for people: pruning is an axis, too."""
+
+PREDICTED = "predicted, not measured"
 MOST_SHOWN = 200
 MOST_PARTS = 3
 """A slice field with more values than this has a table of its own instead of a few words or columns."""
+
+
+def state_name(state: str) -> str:
+    """A trial's state as a reader sees it."""
+    return STATES.get(state, state)
+
+
+def plural(number: int, what: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def model_path(candidate: Mapping[str, Value]) -> str:
@@ -137,6 +151,11 @@ def interval(figure: Figure, objective: Objective) -> str:
 def figure_of(trial: Trial, name: str) -> Figure:
     """A trial's figure; null where it was not measured."""
     return trial.figures.get(name, Figure(value=None))
+
+
+def is_predicted(trial: Trial, objective: Objective) -> bool:
+    """Whether a trial's figure stands in for one of a device that was not there to measure it."""
+    return of_device(objective) and any(found.state == "predicted" for found in trial.devices.values())
 
 
 def figures_of(trial: Trial, known: Mapping[str, Objective]) -> list[tuple[Objective, Figure]]:

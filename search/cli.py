@@ -1,4 +1,4 @@
-"""The command line. Verbs import what they need when they are called: `run` works where only a runtime is installed."""
+"""The command line. Verbs import what they need when they are called: `run` works without what a search needs."""
 
 import math
 import os
@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from search.command import lacking
 from search.device_cli import device_app
 from search.output import Json, say
 from search.setup_cli import setup_app
@@ -52,7 +53,11 @@ def search_command(
     def says(device: str, why: str) -> None:
         print(waiting_line(device, why), file=sys.stderr)
 
-    prepared = prepare(config, run=run, budget=parse_budget(budget) if budget else None, resume=resume, says=says)
+    limit = parse_budget(budget) if budget else None
+    try:
+        prepared = prepare(config, run=run, budget=limit, resume=resume, says=says)
+    except KeyboardInterrupt:  # typer would end without a word
+        _leave("interrupted before the search began: nothing was done, and the same command starts it.", 130)
     raise typer.Exit(run_search(prepared, as_json=as_json))
 
 
@@ -131,11 +136,11 @@ def run_command(
     question: Annotated[str, typer.Option(help="The question, without prompt: the bundle has its own.")],
     field: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE of a row field that hints or exemplars go by: kind=light."),
+        typer.Option(help="NAME=VALUE of a row field that hints or exemplars go by: kind=light. May be repeated."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a bundle about an image. Needs the bundle's runtime and nothing else: no torch, no optuna."""
+    """Ask a bundle about an image. Needs the bundle's runtime and vlmfront's extra `host`: no torch, no optuna."""
     from hardware_profiles.ask import ask, field_of
 
     answer = ask(bundle, image, question, dict(field_of(text) for text in field or ()))
@@ -162,7 +167,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _leave("interrupted", 130)
     except ImportError as error:
-        _leave(f"{error.name} is not installed: install what the search needs with pip install 'vlmfront[search]'.", 1)
+        _leave(lacking(error.name, sys.argv[1:]), 1)
     except OSError as error:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what the disk refused of the output

@@ -102,8 +102,11 @@ def remove_command(name: Name, as_json: Json = False) -> None:
     """Forget a device here. On the device, its owner unpairs this host."""
     from hardware_profiles.devices.known import forget
 
-    forget(name)
-    say({"removed": name}, as_json, f"{name} is forgotten here; unpair this host on the device as well.")
+    host = forget(name)
+    unpair = f"vlmfront-agent unpair {host or 'NAME'}"
+    lists = "" if host else " (NAME as vlmfront-agent paired lists it)"
+    text = f"{name} is forgotten here; run this on the device as well: {unpair}{lists}"
+    say({"removed": name, "run_on_device": unpair}, as_json, text)
 
 
 def _show(found: "Checked") -> None:
@@ -136,7 +139,10 @@ def _lines(found: "Checked") -> "Iterator[tuple[str, Any]]":
     yield from facts.platform.items()
     yield "disk free", f"{hello.disk_free_bytes / 1e9:.1f} GB"
     skew = found.clock_skew_s
-    yield "clock", "not told" if skew is None else f"{skew:+.0f} s against this host's"
+    yield (
+        "clock",
+        "not told" if skew is None else f"{round(skew, 1) + 0.0:+.1f} s against this host's, to half a second",
+    )
     yield "line", f"{found.round_trip_ms:.1f} ms round trip, upload {found.upload_mb_s:.0f} MB/s with hash and fsync"
     if found.repeated is None:
         yield "measurement", "none made: add --bundle FOLDER, any that `vlmfront export` wrote"

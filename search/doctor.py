@@ -87,21 +87,24 @@ def _distributions() -> Iterator[Finding]:
         yield Finding(check="packaging", state="fail", detail="not installed", cure=_INSTALL)
         return
     wanted = [Requirement(text) for text in metadata.requires("vlmfront") or ()]
-    searching = [one for one in wanted if one.name != "vlmfront" and _for_search(one.marker)]
-    for one in sorted(searching, key=lambda one: one.name):
+    ranges: dict[str, Any] = {}  # of a package that several extras ask for, all at once
+    for one in wanted:
+        if one.name != "vlmfront" and _for_search(one.marker):
+            ranges[one.name] = ranges[one.name] & one.specifier if one.name in ranges else one.specifier
+    for name, specifier in sorted(ranges.items()):
         try:
-            found = metadata.version(one.name)
+            found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(check=one.name, state="fail", detail="not installed", cure=_INSTALL)
+            yield Finding(check=name, state="fail", detail="not installed", cure=_INSTALL)
             continue
-        if one.specifier.contains(found, prereleases=True):
-            yield Finding(check=one.name, state="ok", detail=found)
+        if specifier.contains(found, prereleases=True):
+            yield Finding(check=name, state="ok", detail=found)
         else:
-            yield Finding(check=one.name, state="warn", detail=f"{found}, made for {one.specifier}", cure=_INSTALL)
+            yield Finding(check=name, state="warn", detail=f"{found}, made for {specifier}", cure=_INSTALL)
 
 
 def _for_search(marker: Any) -> bool:
-    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("search", "device", "report"))
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("search", "device", "host", "report"))
 
 
 def _torchvision() -> str:

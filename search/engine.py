@@ -93,6 +93,8 @@ class Engine:
             names = self._fleet.names if self._finalists else ()
             each = [partial(self._late.finalists, name, self._on_finalist) for name in names]
             interrupted = self._through([self._catch_up, *each])
+            for name in self._fleet.names if not interrupted and not self._errors else ():
+                self._late.intervals(name)
         if self._errors:
             raise self._errors[0]
         ended = "interrupted" if interrupted else "exhausted" if self._exhausted else "budget"

@@ -25,14 +25,15 @@ def open_all(fleet: Fleet, known: Mapping[str, Record]) -> dict[str, Record]:
     try:
         fleet.open()
     except AllLost as error:
-        raise BadInput(f"{error}: start vlmfront-agent there; {PREDICTED}.") from None
+        start = f": start vlmfront-agent on {' and '.join(fleet.silent)}" if fleet.silent else ""
+        raise BadInput(f"{error}{start}; {PREDICTED}.") from None
     records = {}
     for name in fleet.names:
         device = fleet.devices.get(name)
         if device is None and name not in known:
             raise BadInput(
-                f"the device {name} does not answer ({fleet.lost[name]}): a search begins with all of its devices, so "
-                f"start vlmfront-agent there or leave it out; {PREDICTED}."
+                f"the device {name} is out of reach ({fleet.lost[name]}): a search begins with all of its devices, so "
+                f"{'start vlmfront-agent there' if name in fleet.silent else 'mend that'} or leave it out; {PREDICTED}."
             )
         fresh = record(device) if device else known[name]
         kept = known.get(name, fresh)

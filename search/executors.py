@@ -10,9 +10,8 @@ from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
 
-from tqdm.std import TqdmDefaultWriteLock
-
 from hardware_profiles.agent.parent import die_with_parent
+from hardware_profiles.agent.proc import stat
 from hardware_profiles.store import DISK_ERRORS, Entry, Gone
 from search.build import Stage, build_stage
 from spaces.errors import StageFailed
@@ -56,6 +55,13 @@ class Builder:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
             raise StageFailed(f"{stage.axis}: {type(error).__name__}: {_first_line(error)}") from error
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds that its present process has used so far; 0.0 where none runs."""
+        with self._lock:
+            found = stat(self._pid) if self._pool else None
+        return found.cpu_s if found else 0.0
 
     def kill(self) -> None:
         """End the process at once, whatever it does; the store stays whole."""
@@ -101,6 +107,8 @@ def _prepare(parent: int) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "DO_NOT_TRACK": "1",
     }
+    from tqdm.std import TqdmDefaultWriteLock
+
     TqdmDefaultWriteLock.mp_lock = None  # else a semaphore that outlives a killed process
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from hardware_profiles.agent.supervisor import Enough
 from hardware_profiles.device import Device
-from hardware_profiles.messages import Answered, JobFailed, Request
+from hardware_profiles.messages import Answered, JobFailed, Request, Silent
 from objectives.records import DeviceEvent
 from search.executors import Interrupted
 from search.gate import Gate
@@ -101,7 +101,7 @@ class Fleet:
         self.heard: list[Callable[[DeviceEvent], None]] = []
         self.says: Callable[[str, str], None] = lambda *_: None
         self._devices: dict[str, Device] = {}
-        self._lost: dict[str, str] = {}
+        self._lost: dict[str, JobFailed] = {}
         self._turns = {name: Lock() for name in self.names}
 
     def open(self) -> None:
@@ -124,11 +124,16 @@ class Fleet:
     @property
     def lost(self) -> Mapping[str, str]:
         """Those that are away, and why."""
-        return dict(self._lost)
+        return {name: error.reason for name, error in self._lost.items()}
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Those of them that do not answer: starting their agent may help, as it does not where one refused."""
+        return tuple(name for name, error in self._lost.items() if isinstance(error, Silent))
 
     def all_lost(self) -> AllLost:
         """The end of a search that has no device left, in one sentence."""
-        return AllLost("; ".join(f"the device {name} does not answer ({why})" for name, why in self._lost.items()))
+        return AllLost("; ".join(f"the device {name} is out of reach ({why})" for name, why in self.lost.items()))
 
     def find(self) -> tuple[str, ...]:
         """Look for the lost devices again; those that are back."""
@@ -142,14 +147,14 @@ class Fleet:
             Lost: the device is away, or went away meanwhile.
             Interrupted: the search was stopped.
         """
-        if (reason := self._lost.get(name)) is not None:  # nobody waits while it is looked for
-            raise Lost(name, reason)
+        if (away := self._lost.get(name)) is not None:  # nobody waits while it is looked for
+            raise Lost(name, away.reason)
         with self._turns[name]:
             if self.stop.is_set():
                 raise Interrupted
             device = self._devices.get(name)
             if device is None:
-                raise Lost(name, self._lost.get(name, "it was closed"))
+                raise Lost(name, self.lost.get(name, "it was closed"))
             try:
                 yield device
             except JobFailed as error:
@@ -181,7 +186,7 @@ class Fleet:
 
     def _put_down(self, name: str, error: JobFailed) -> None:
         device = self._devices.pop(name)
-        self._lost[name] = error.reason
+        self._lost[name] = error
         with suppress(JobFailed):
             device.close()
         self._tell(name, "lost", error.reason)
@@ -199,7 +204,7 @@ class Fleet:
             except JobFailed as error:
                 if name not in self._lost:
                     self._tell(name, "lost", error.reason)
-                self._lost[name] = error.reason
+                self._lost[name] = error
                 return False
             except BadInput:
                 if name not in self._lost:

@@ -80,6 +80,19 @@ class Late:
             self._references.measure({device: 1})
             shown(device, len(numbers), len(numbers))
 
+    def intervals(self, device: str) -> None:
+        """Work out all intervals of a device's figures again, from how far its reference strayed over the whole run.
+
+        A trial that was measured early had an interval that knew little of other hours.
+        """
+        for trial in self._run.read_trials():
+            result = trial.devices.get(device)
+            found = self._run.read_measurement(trial.deployed, device)
+            if trial.state in ("complete", "infeasible") and result and result.state == "measured" and found:
+                progress = self._known(trial, device)
+                self._evaluator.measuring.learn(device, found, progress)
+                self._evaluator.keep(self._finished(trial, progress))
+
     def _chosen(self, device: str) -> list[int]:
         """The trials of a device's front, those nearest the knee first, as many as are measured again."""
         found = front_of(self._run, self._run.read_trials(), device)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from objectives.devices import seen_from
 from objectives.records import DeviceEvent
 from objectives.trial import Trial
-from reports.words import describe, figure_of, halves
+from reports.words import describe, figure_of, halves, plural
 from search.fleet import LOCAL
 from spaces.printable import printable
 
@@ -24,6 +24,22 @@ def event_line(event: DeviceEvent) -> str:
 def waiting_line(device: str, why: str) -> str:
     """That a device is waited for."""
     return f"Waiting for {device}: {printable(why)}"
+
+
+def waits_words(device: str, trials: int) -> str:
+    """How many trials wait for a device."""
+    return f"{plural(trials, 'trial')} {'waits' if trials == 1 else 'wait'} for {device}"
+
+
+def left_line(device: str, trials: int, *, there: bool) -> str:
+    """That a search goes on which has trials that a device has still to measure."""
+    when = "it is there, so this comes first" if there else "it is still away"
+    return f"{waits_words(device, trials)}: {when}"
+
+
+def caught_up_line(device: str, trials: int, of: int) -> str:
+    """What became of those."""
+    return f"Caught up on {device}: {trials} of {plural(of, 'trial')} measured that had waited for it"
 
 
 def device_line(name: str, record: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from hardware_profiles.profile import Profile, named
+from hardware_profiles.profile import Profile, built_in, named
 from hardware_profiles.roofline import LEAST_ANCHORS, Anchor, Calibration, Interval, bounded, calibrate
 from objectives.trial import Figure, Trial
 from search.feasibility import candidate_choices, predicted, shape_of
@@ -76,10 +76,13 @@ def predicted_device(name: str, runtimes: tuple[str, ...], devices: tuple[str, .
 
 def _lacking(profile: Profile, runtime: str, device: str) -> str:
     unit, _ = profile.processor(runtime, device)
-    cure = "set runtime.device: cuda, " if unit == "cpu" and profile.processor(runtime)[0] != "cpu" else ""
+    other, faster = profile.processor(runtime)
+    cure = "set runtime.device: cuda, " if unit == "cpu" and other != "cpu" and bounded(faster) else ""
+    enough = ", ".join(one.name for one in built_in() if bounded(one.processor(runtime, device)[1]))
     return (
         f"the profile {profile.name} lacks the bandwidth or the peak of its {unit}, which {runtime} runs on; {cure}"
-        f"pair a {profile.title or 'device'} and measure, or take a profile with figures."
+        f"pair the device and measure, or take a profile that has both: {f'{enough}, or ' if enough else ''}a file of "
+        "your own."
     )
 
 

@@ -151,11 +151,11 @@ def _predicted(config: SearchConfig, space: Space) -> Predicted | None:
     """
     if not config.targets.predicted:
         return None
-    return predicted_device(
-        config.targets.names[0],
-        tuple(map(str, values(space, "runtime.name"))),
-        devices=tuple(map(str, values(space, "runtime.device"))) or ("cpu",),
+    usual = space.with_defaults({}, "runtime")
+    runtimes, units = (
+        tuple(map(str, values(space, f"runtime.{knob}") or (usual[knob],))) for knob in ("name", "device")
     )
+    return predicted_device(config.targets.names[0], runtimes, devices=units)
 
 
 def _retention(config: SearchConfig, space: Space) -> Retention | None:

@@ -25,10 +25,21 @@ from reports.html import write_report
 from reports.pick import Limit, pick, pick_as_dict, with_holdout
 from reports.sections import available
 from reports.text import blind, front_table, pick_text
+from reports.words import plural, state_name
 from search.afterwards import add_blank_image, score_on_holdout
 from search.engine import Outcome
 from search.fleet import AllLost
-from search.lines import device_line, event_line, trial_heading, trial_line, trimmed, waiting_line
+from search.lines import (
+    caught_up_line,
+    device_line,
+    event_line,
+    left_line,
+    trial_heading,
+    trial_line,
+    trimmed,
+    waiting_line,
+    waits_words,
+)
 from search.session import Prepared, search
 from spaces.errors import BadInput
 from spaces.reader import refuse_unknown
@@ -39,7 +50,6 @@ _ENDED = {
 }
 
 
-_STATES = {"pruned": "raced out"}
 _BUSY = 0.5
 """Load to a core from which measurements suffer."""
 
@@ -70,7 +80,7 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
         prepared.close()
     if outcome.ended == "interrupted":
         console.print(
-            f"Interrupted; {outcome.told} trials are kept. Go on with:\n  {_again(prepared)}",
+            f"Interrupted; {plural(outcome.told, 'finished trial')} kept. Go on with:\n  {_again(prepared)}",
             soft_wrap=True,
             markup=False,
         )
@@ -95,14 +105,15 @@ def run_search(prepared: Prepared, *, as_json: bool) -> int:
             console.print(f"\nOn {name}", style="bold", markup=False, highlight=False)
         console.print(front_table(found))
     _print_stages(console, summary["stages"])
-    states = ", ".join(f"{count} {_STATES.get(state, state)}" for state, count in summary["states"].items())
+    states = ", ".join(f"{count} {state_name(state)}" for state, count in summary["states"].items())
     console.print(
-        f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {outcome.told} trials: {states}."
+        f"{_ENDED[outcome.ended]} after {outcome.seconds:.0f} s; the run has {plural(outcome.told, 'trial')}: {states}."
     )
     for doubt in dict.fromkeys(doubt for found in fronts.values() for doubt in blind(found, run.read_baselines())):
         console.print(doubt, style="yellow", highlight=False)
     for name, waits in waiting(trials).items():
-        console.print(f"{waits} trials wait for {name}; --resume measures them once it is back.", style="yellow")
+        left = f"{waits_words(name, waits)}; --resume measures them once it is back."
+        console.print(left, style="yellow", highlight=False, markup=False)
     console.print(f"Run     {run.path}\nReport  {report}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
@@ -210,17 +221,21 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    before = _left(prepared.run)
+    for name, numbers in before.items():
+        line = left_line(name, len(numbers), there=name in prepared.fleet.devices)
+        console.print(line, highlight=False, markup=False, style="dim", soft_wrap=True)
     heading = trial_heading(devices_of(prepared.run.settings))
     console.print(heading, highlight=False, markup=False, style="dim", soft_wrap=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         done = len(prepared.run.read_trials())
         bars: dict[str, TaskID] = {}
-        bar = progress.add_task(f"{done} trials", total=budget.trials, completed=done if budget.trials else 0)
+        bar = progress.add_task(plural(done, "trial"), total=budget.trials, completed=done if budget.trials else 0)
 
         def on_trial(trial: Trial) -> None:
             nonlocal done
             done += 1
-            progress.update(bar, description=f"{done} trials", completed=done if budget.trials else 0)
+            progress.update(bar, description=plural(done, "trial"), completed=done if budget.trials else 0)
             line = trial_line(trimmed(trial, prepared.run.settings))
             cut = progress.console.is_terminal
             progress.console.print(
@@ -242,7 +257,21 @@ def _search(prepared: Prepared, console: Console) -> Outcome:
 
         prepared.fleet.heard.append(on_event)
         prepared.fleet.says = says
-        return search(prepared, on_trial, on_finalist)
+        outcome = search(prepared, on_trial, on_finalist)
+    after = _left(prepared.run)
+    for name, numbers in before.items():
+        line = caught_up_line(name, len(numbers - after.get(name, set())), len(numbers))
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return outcome
+
+
+def _left(run: RunFolder) -> dict[str, set[int]]:
+    """The trials that each device has still to measure."""
+    left: defaultdict[str, set[int]] = defaultdict(set)
+    for trial in run.read_trials():
+        for name in trial.waits_for:
+            left[name].add(trial.number)
+    return left
 
 
 def _print_stages(console: Console, stages: Mapping[str, Mapping[str, Any]]) -> None:

@@ -84,8 +84,9 @@ def refuse_unknown(given: Mapping[Any, Any], known: Iterable[str], where: str) -
     names = sorted(known)
     for key in given:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+            near = sorted(difflib.get_close_matches(str(key), names, n=len(names)))
+            best = max(near, key=lambda name: difflib.SequenceMatcher(None, name, str(key)).ratio(), default=None)
+            cure = f"did you mean {best}?" if best else f"there are {', '.join(names)}."
             raise BadInput(f"{where}: {key!r} is unknown; {cure}")
 
 

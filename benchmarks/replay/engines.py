@@ -7,6 +7,7 @@ from typing import Literal
 from replay.charging import Rule
 from replay.engine import Engine, Ground
 from replay.listing import exhaustive, shuffled
+from replay.peers.catalog import PEERS
 from replay.table import Table
 
 OURS = "vlmfront"
@@ -34,4 +35,4 @@ class Entry:
 ENGINES: dict[str, Entry] = {
     "exhaustive": Entry(make=exhaustive, kind="reference", seeds=1),
     "random": Entry(make=shuffled, kind="peer"),
-}
+} | {name: Entry(make=peer.make, kind="peer", seeds=peer.seeds) for name, peer in PEERS.items()}

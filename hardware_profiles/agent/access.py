@@ -61,7 +61,7 @@ class Access:
             asked = parse(PairRequest, body)
             if not NAME.fullmatch(asked.name):
                 raise Malformed("PairRequest.name: letters, digits, dots, dashes and underscores, up to 64")
-            der_of(asked.certificate)
+            der = der_of(asked.certificate)
         except ValueError as error:
             raise refused(400, "MALFORMED", str(error)) from None
         if not self._tokens.redeem(asked.secret):
@@ -70,7 +70,7 @@ class Access:
             message = "the token is unknown, expired or used; make another on the device: vlmfront-agent pair"
             raise refused(401, "UNAUTHENTICATED", message)
         peer = self._paired.add(asked.name, asked.certificate)
-        self.tls.load_verify_locations(cadata=asked.certificate)
+        self.tls.load_verify_locations(cadata=der)  # nothing else that the text may hold
         audit.note(self._state, "paired", peer=address, detail=f"{asked.name} {peer}")
 
     def refusal(self, address: str, call: str) -> Refused:

@@ -14,13 +14,14 @@ there is no room, blobs that no job needs go first, the one that was used longes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hardware_profiles.agent.exchange import Refused, refused
 from hardware_profiles.store import sync_folder
 from hardware_profiles.wire import OFFSET_HEADER
+from spaces.canonical import file_digest
 
 SPARE_BYTES = 64 << 20  # of the disk that blobs never take, so that journals and results always find room
 FLUSH_BYTES = 32 << 20  # after which what was written goes to the disk, so that the last fsync is not the only one
@@ -158,6 +159,11 @@ class Blobs:
         except FileNotFoundError:
             return False
         return True
+
+    def discard_damaged(self, names: Iterable[str]) -> list[str]:
+        """Remove the whole blobs that are not what their name says any more, as a worn memory card leaves them."""
+        damaged = [sha for sha in sorted(names) if self.path(sha).exists() and file_digest(self.path(sha)) != sha]
+        return [sha for sha in damaged if self.remove(sha)]
 
     def idle_images(self, before_ns: int) -> set[str]:
         """Blobs that are images by their first bytes, that no job needs, and that nobody used since (time.time_ns)."""

@@ -3,20 +3,22 @@
 import argparse
 import json
 import logging
+import os
 import re
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hardware_profiles.agent import audit, serve
 from hardware_profiles.agent.identity import Paired
 from hardware_profiles.agent.layout import MOST_SUSTAINED_S
 from hardware_profiles.agent.measure import measure
 from hardware_profiles.agent.parent import die_with_parent
-from hardware_profiles.agent.state import state_folder
+from hardware_profiles.agent.state import VARIABLE, state_folder
 from hardware_profiles.agent.status import in_words, status
 from hardware_profiles.ask import check_hint, field_of
 from hardware_profiles.bundle import open_bundle
@@ -27,7 +29,9 @@ from spaces.errors import BadInput
 from spaces.images import read_image
 
 LEAST_ANSWERS = 11
+MOST_PORT = 65535
 SERVICE_STATE = Path("/var/lib/vlmfront-agent")
+_DEFAULT_STATE = f"${VARIABLE}, else $XDG_STATE_HOME/vlmfront-agent, else ~/.local/state/vlmfront-agent"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(MB|GB|TB)")
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _PARTS = ("preprocess_ms", "vision_ms", "prefill_ms", "ttft_ms", "e2e_ms", "inter_token_ms")
@@ -50,8 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end("interrupted", 130)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as everything else here does, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        _end(f"{message}; see {self.prog} --help", 2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vlmfront-agent", description="What a device does for vlmfront: load bundles, answer, measure."
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -85,7 +96,7 @@ def _serving(verbs: Any) -> None:
     one.add_argument(
         "--host", default=serve.LOOPBACK, help=f"address to listen on (default {serve.LOOPBACK}; 0.0.0.0 is every one)"
     )
-    one.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 picks a free one")
+    one.add_argument("--port", type=_port, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 picks a free one")
     one.add_argument("--disk", type=_size, default="20GB", help="what bundles may take (default 20GB)")
     one.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
     one.add_argument("--systemd", action="store_true", help="print a unit file for these settings instead")
@@ -94,28 +105,45 @@ def _serving(verbs: Any) -> None:
         "pair",
         help="make a one-time token by which a host pairs with this device",
         description="Make a one-time token by which a host pairs with this device; it is valid for ten minutes.",
+        epilog="Example: vlmfront-agent pair. For scripts: vlmfront-agent pair --json",
     )
     two.set_defaults(run=_pair)
-    three = verbs.add_parser("unpair", help="refuse a paired host from now on", description="Refuse a paired host.")
+    three = verbs.add_parser(
+        "unpair",
+        help="refuse a paired host from now on",
+        description="Refuse a paired host from now on.",
+        epilog="Example: vlmfront-agent unpair laptop",
+    )
     three.add_argument("name", help="as vlmfront-agent paired has it")
     three.set_defaults(run=_unpair)
-    four = verbs.add_parser("paired", help="list the paired hosts", description="List the paired hosts.")
+    four = verbs.add_parser(
+        "paired",
+        help="list the paired hosts",
+        description="List the paired hosts: name, since when, and the beginning of the certificate's fingerprint.",
+        epilog="Example: vlmfront-agent paired. For scripts: vlmfront-agent paired --json",
+    )
     four.set_defaults(run=_paired)
     five = verbs.add_parser(
         "status",
         help="show what the agent does, who holds the device and who waits, its disk, paired hosts and versions",
         description="Show what the agent does. It is not asked, and a measurement is not disturbed.",
+        epilog=f"Example: vlmfront-agent status. Of the service: vlmfront-agent status --state {SERVICE_STATE}",
     )
     five.set_defaults(run=_status)
     for verb in (one, two, three, four, five):
-        verb.add_argument("--state", type=Path, default=None, help="the agent's folder (default $VLMFRONT_AGENT_STATE)")
-    for verb in (one, two, four, five):
+        verb.add_argument("--state", type=Path, metavar="FOLDER", help=f"the agent's folder (default {_DEFAULT_STATE})")
         verb.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _answers(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < LEAST_ANSWERS:
         raise argparse.ArgumentTypeError(f"a whole number of at least {LEAST_ANSWERS} is expected, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > MOST_PORT:
+        raise argparse.ArgumentTypeError(f"a port from 0 to {MOST_PORT} is expected, not {text!r}")
     return int(text)
 
 
@@ -156,10 +184,20 @@ def _size(text: str) -> int:
 
 
 def _state(asked: argparse.Namespace) -> Path:
-    """The agent's folder, which only its owner may read."""
-    state = (asked.state or state_folder()).absolute()
+    """The agent's folder, which only its owner may read; made at need."""
+    state = Path(asked.state or state_folder()).absolute()
     serve.identity(state)
-    return Path(state)
+    return state
+
+
+def _existing_state(asked: argparse.Namespace) -> Path:
+    """The agent's folder, as it is."""
+    state = Path(asked.state or state_folder()).absolute()
+    if not (os.access(state, os.F_OK) and state.is_dir()):
+        raise BadInput(f"there is no folder {state}; name the one that the agent serves with --state.")
+    if not os.access(state, os.R_OK | os.X_OK):
+        raise BadInput(f"{state} cannot be read by this user; ask as the user that the agent runs as.")
+    return state
 
 
 def _serve(asked: argparse.Namespace) -> None:
@@ -180,27 +218,36 @@ def _serve(asked: argparse.Namespace) -> None:
 
 
 def _pair(asked: argparse.Namespace) -> None:
-    invitation = serve.invite(_state(asked))
+    state = _state(asked)
+    made = serve.invite(state)
     if asked.json:
-        print(encode(invitation))
-        return
-    print(invitation.token)
-    print("On the host, within ten minutes, with a name of your own for this device:")
-    print(f"vlmfront device add NAME {invitation.address} {invitation.token}")
-    if invitation.address.startswith(serve.LOOPBACK):
-        print("Hosts elsewhere cannot reach this address: vlmfront-agent serve --host 0.0.0.0", file=sys.stderr)
+        print(encode(made))
+    else:
+        print(made.token)
+        print("On the host, within ten minutes, with a name of your own for this device:")
+        print(f"vlmfront device add NAME {made.address} {made.token}")
+        if made.elsewhere not in (None, made.address):
+            print(f"or, where {made.address} is not found:")
+            print(f"vlmfront device add NAME {made.elsewhere} {made.token}")
+    start = "vlmfront-agent serve --host 0.0.0.0" + (f" --state {shlex.quote(str(state))}" if asked.state else "")
+    if not made.serving:
+        print(f"No agent serves {state} now, so no host can use the token until one does: {start}", file=sys.stderr)
+    elif made.address.strip("[").startswith(serve.LOOPBACKS):
+        print(f"Hosts elsewhere cannot reach this address: {start}", file=sys.stderr)
+    elif made.elsewhere is None:
+        print("This device has no address that others could reach: connect it to their network.", file=sys.stderr)
 
 
 def _unpair(asked: argparse.Namespace) -> None:
-    state = _state(asked)
+    state = _existing_state(asked)
     if not Paired(state).remove(asked.name):
         raise BadInput(f"no paired host is called {asked.name!r}; vlmfront-agent paired lists them.")
     audit.note(state, "unpaired", detail=asked.name)
-    print(f"{asked.name} is refused from now on")
+    print(json.dumps({"unpaired": asked.name}) if asked.json else f"{asked.name} is refused from now on")
 
 
 def _paired(asked: argparse.Namespace) -> None:
-    hosts = Paired(_state(asked)).hosts()
+    hosts = Paired(_existing_state(asked)).hosts()
     if asked.json:
         print(
             json.dumps([{"name": host.name, "since": host.since, "fingerprint": peer} for peer, host in hosts.items()])
@@ -211,11 +258,11 @@ def _paired(asked: argparse.Namespace) -> None:
 
 
 def _status(asked: argparse.Namespace) -> None:
-    found = status(_state(asked))
+    found = status(_existing_state(asked))
     print(encode(found) if asked.json else in_words(found))
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: int) -> NoReturn:
     print(f"vlmfront-agent: {message}", file=sys.stderr)
     sys.exit(code)
 

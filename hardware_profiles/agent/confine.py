@@ -165,10 +165,13 @@ def _user(
     if not found:
         return None, f"none: there is no user {' or '.join(users)}; the runner is root without its capabilities"
     one = found[0]
-    for path in (*_code(), *paths):
-        closed = unreadable(path, one.pw_uid, one.pw_gid, passed)
-        if closed:
-            return None, f"none: {one.pw_name} may not read {closed}; the runner is root without its capabilities"
+    for cure, wanted in (("install vlmfront and its Python", _code()), ("put it", paths)):
+        for path in wanted:
+            if closed := unreadable(path, one.pw_uid, one.pw_gid, passed):
+                return None, (
+                    f"none: the user {one.pw_name} cannot read {path}, because {closed} is closed to it; "
+                    f"{cure} where all may read; the runner is root without its capabilities"
+                )
     return (one.pw_uid, one.pw_gid, os.getgrouplist(one.pw_name, one.pw_gid)), one.pw_name
 
 

@@ -93,8 +93,7 @@ class Paired:
     """The hosts that this agent obeys."""
 
     def __init__(self, state: Path) -> None:
-        self._folder = state / "paired"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = state / "paired"  # made with the first: who only looks makes nothing
 
     def add(self, name: str, certificate: str) -> str:
         """Pair a host, durably; the fingerprint of its certificate.
@@ -107,6 +106,8 @@ class Paired:
         der = der_of(certificate)
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         host = Host(name=name, certificate=pem_of(der), since=since)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(self._folder.parent)
         write_atomic(self._path(fingerprint(der)), json.dumps(asdict(host), indent=1))
         return fingerprint(der)
 
@@ -138,7 +139,8 @@ class Paired:
         gone = [peer for peer, host in self.hosts().items() if host.name == name]
         for peer in gone:
             self._path(peer).unlink(missing_ok=True)
-        sync_folder(self._folder)
+        if gone:
+            sync_folder(self._folder)
         return len(gone)
 
     def _path(self, peer: str) -> Path:

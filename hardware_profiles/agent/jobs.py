@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from hardware_profiles.agent.exchange import Refused, refused
 from hardware_profiles.agent.layout import BUNDLE, IMAGES, Order, images_of
+from hardware_profiles.held import remove
 from hardware_profiles.store import append, write_atomic
-from hardware_profiles.wire import Event, JobState, JobStatus, build
+from hardware_profiles.wire import UUID, Event, JobState, JobStatus, build
 
 MOST_FORGOTTEN = 1 << 14
 MOST_KEPT = 256  # jobs that nobody has acknowledged
@@ -69,7 +70,7 @@ class Ledger:
         kind = change["change"]
         if kind == "started":
             self.boot_id = str(change["boot_id"])
-        elif kind == "submitted":
+        elif kind == "submitted" and UUID.fullmatch(change["uuid"]):  # a job's folder is called so
             record = Record(**{name: change[name] for name in ("uuid", "peer", "epoch", "digest")})
             self.jobs[record.uuid] = record
         elif kind == "ended":
@@ -81,7 +82,7 @@ class Ledger:
             for uuid in list(self.forgotten)[: max(0, len(self.forgotten) - MOST_FORGOTTEN)]:
                 del self.forgotten[uuid]
         else:
-            raise ValueError(f"unknown change {kind!r}")
+            raise ValueError(f"the change {kind!r} is none of ours")
 
     def changes(self) -> Iterable[dict[str, Any]]:
         """The fewest lines that amount to this."""
@@ -119,8 +120,8 @@ class Jobs:
         self._ledger.boot_id = boot_id
         remove_images(set().union(*(images_of(folder) for folder in self._root.iterdir())))
         for folder in self._root.iterdir():
-            if folder.name not in self._ledger.jobs:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.name not in self._ledger.jobs or not folder.is_dir():
+                remove(folder)
         for record in self._ledger.jobs.values():
             self._recover(record, f"{lost} before the job ended")
         self._compact()
@@ -245,19 +246,19 @@ class Jobs:
         line = json.dumps(asdict(made), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         path = self.folder(record.uuid) / "events.jsonl"
         path.parent.mkdir(exist_ok=True)
+        write = append if event in _LAST else _add
         try:
-            if event in _LAST:
-                append(path, line)
-            else:
-                _add(path, line)
+            write(path, line)
         finally:  # a full disk must not keep an event from a host that asks now
             record.events.append(made)
 
     def _recover(self, record: Record, lost: str) -> None:
         """Read a job's events; one without its last event is lost. What was left of its files goes."""
         path = self.folder(record.uuid) / "events.jsonl"
+        if not path.is_file():
+            remove(path)
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             for line in lines[:-1]:
                 event = build(Event, json.loads(line), "event")
                 if event.seq != len(record.events) + 1:
@@ -268,10 +269,9 @@ class Jobs:
             os.truncate(path, whole)
         if record.status not in _OVER:
             last = record.events[-1].event if record.events else ""
-            ends: dict[str, JobStatus] = {"result": "done", "fault": "failed"}
-            if last not in ends:
+            if last not in _LAST:
                 self._emit(record, "fault", {"fault": "DEVICE_LOST", "reason": lost})
-            record.status = ends.get(last, "failed")
+            record.status = "done" if last == "result" else "failed"
         self.drop_files(record.uuid)
 
 
@@ -294,6 +294,6 @@ def read_journal(journal: Path, audit: Callable[[str, str], None]) -> Ledger:
     for number, line in enumerate(lines[:-1], 1):
         try:
             ledger.apply(json.loads(line))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             audit("journal damaged", f"line {number} is passed over: {error}")
     return ledger

@@ -56,7 +56,12 @@ def lay_out(folder: Path, asked: WireJob, blobs: Blobs) -> Order:
     where.parent.mkdir()
     where.write_bytes(text)
     _link(folder, names, blobs)
-    open_bundle(where.parent, verify=False)
+    try:
+        open_bundle(where.parent, verify=False)
+    except BadInput:
+        if damaged := blobs.discard_damaged(set(names.values())):
+            raise _missing(damaged) from None
+        raise
     return replace(order, blobs=frozenset(names.values()))
 
 

@@ -1,22 +1,28 @@
 """A snapshot of the machine: what is compared before and after a process's answers. Linux's /proc, see proc(5)."""
 
 import os
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import dropwhile
+from pathlib import Path, PurePath
 from typing import Literal
 
 from hardware_profiles.agent.files import text
 from hardware_profiles.agent.proc import TICK_S, processes
 
 _KTHREADD = 2
+_INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|php|lua|bash|dash|zsh|sh)[0-9.]*")
+_FLAGS = re.compile(r"-[bBdEiIOPqsSuvx]+")  # Python's options without a value
+_MOST_NAMED = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One process: when it started (ticks since boot), CPU time so far, what it is, and for whom it works.
 
+    ``command``: program, and an interpreter's script. No other argument: it may be a password, and reports are shared.
     ``whose``: the ``runner``'s session; the ``agent`` itself and what started it; anybody else's.
     """
 
@@ -100,14 +106,30 @@ def _tasks(proc: Path, ours: Collection[int], session: int) -> tuple[dict[int, T
         if _KTHREADD in (one.pid, one.parent):
             kernel_s += one.cpu_s
             continue
-        command = text(proc / str(one.pid) / "cmdline").replace("\0", " ").strip() or one.name
+        command = program(text(proc / str(one.pid) / "cmdline").split("\0")) or one.name
         whose: Literal["runner", "agent", "other"] = "agent" if one.pid in ours else "other"
         if session > 0 and one.session == session:
             whose = "runner"
         # of the agent, with what it started and waited for, such as a board's own tool
         cpu_s = one.cpu_s + (one.children_s if one.pid in ours else 0.0)
-        found[one.pid] = Task(started=one.started, cpu_s=cpu_s, command=command[:120], whose=whose)
+        found[one.pid] = Task(started=one.started, cpu_s=cpu_s, command=command, whose=whose)
     return found, kernel_s
+
+
+def program(arguments: list[str]) -> str:
+    """What of a command line may be told to others: ``mysql``, ``python train.py``; empty where there is none.
+
+    The first argument may be a title that a process gave itself, with all the rest in it. A script is only named where
+    no option comes before it that could have a value.
+    """
+    name = PurePath((arguments[0].split() or [""])[0]).name[:_MOST_NAMED].rstrip(":")
+    if not _INTERPRETER.fullmatch(name):
+        return name
+    rest = arguments[1:]
+    if name.startswith(("python", "pypy")):
+        rest = list(dropwhile(_FLAGS.fullmatch, rest))
+    script = rest[0] if rest else ""
+    return name if script.startswith(("-", "+")) else f"{name} {PurePath(script).name[:_MOST_NAMED]}".rstrip()
 
 
 def _busy_s(stat: str) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hardware_profiles.agent import proc
 from hardware_profiles.agent.confine import Confine
 from hardware_profiles.agent.facts import settings
 from hardware_profiles.agent.machine import Snapshot, snapshot
@@ -116,6 +117,7 @@ class _Watch:
         self._job, self._cancel, self._command, self._confine = job, cancel, command, confine
         self._sensors, self._heard = sensors, heard
         self._snapshots: list[Snapshot] = []
+        self._scheduled: list[tuple[float, proc.Scheduled]] = []  # CLOCK_MONOTONIC, proc.scheduled_s
         self._runner = 0
         self._in_vain = False  # what disturbed every attempt at the last process is not waited for again
 
@@ -142,6 +144,7 @@ class _Watch:
     def _attempt(self) -> "_Attempt":
         idle_w = self._idle_watts()
         self._snapshots.clear()
+        self._scheduled.clear()
         process = run_job(
             self._job, cancel=self._cancel, command=self._command, heard=self._hear, confine=self._confine
         )
@@ -161,7 +164,18 @@ class _Watch:
         )
         before, after = self._snapshots[0], self._snapshots[-1]
         readings = self.trace.between(self.trace.at(before.at_s), self.trace.at(after.at_s))
-        watched = Watched(before=before, after=after, readings=readings, timings=process.timings, trend=process.trend)
+        (began_s, at_first), (ended_s, at_last) = self._scheduled[0], self._scheduled[-1]
+        ran_s, waited_s = proc.at_work(at_first, at_last)
+        watched = Watched(
+            before=before,
+            after=after,
+            readings=readings,
+            timings=process.timings,
+            trend=process.trend,
+            work_s=ended_s - began_s,
+            ran_s=ran_s,
+            waited_s=waited_s,
+        )
         verdict, reasons = judge(watched)
         return _Attempt(process=process, verdict=verdict, reasons=reasons, void=void(watched), energy_source=source)
 
@@ -170,6 +184,9 @@ class _Watch:
         if event == "runner":
             self._runner = content["pid"]
         if event == "worked" or content.get("phase") == "work":
+            tasks = self._snapshots[0].tasks if self._snapshots else {}
+            runners = {self._runner, *(pid for pid, task in tasks.items() if task.whose == "runner")}
+            self._scheduled.append((time.monotonic(), proc.scheduled_s(runners, self._sensors.root / "proc")))
             self.trace.look()
         if event == "worked" or content.get("phase") == "warmup":
             self._snapshots.append(self._snapshot(self._runner))

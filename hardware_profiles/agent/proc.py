@@ -1,15 +1,20 @@
 """What Linux says of processes and of memory in /proc, see proc(5). Nothing is estimated."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from hardware_profiles.agent.files import text
 
 PROC = Path("/proc")
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+BUSY = 0.05  # of what the busiest thread ran
 _KIB = 1024
+
+Scheduled: TypeAlias = Mapping[int, tuple[float, float]]
+"""Thread -> the seconds that it ran, and that it was ready to run but had no processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,31 @@ def processes(proc: Path = PROC) -> Iterator[Stat]:
     """Every process."""
     pids = (int(folder.name) for folder in proc.glob("[0-9]*") if folder.name.isdigit())
     return (found for pid in pids if (found := stat(pid, proc)))
+
+
+def scheduled_s(pids: Iterable[int], proc: Path = PROC) -> Scheduled:
+    """Seconds that each thread of these processes ran, and that it was ready to run but had no processor.
+
+    The first two fields of a thread's ``schedstat``, in nanoseconds, see the kernel's scheduler/sched-stats.rst; to the
+    second belongs what a quota of a control group holds back. Empty where the kernel does not say.
+    """
+    files = [file for pid in pids for file in (proc / str(pid)).glob("task/*/schedstat")]
+    fields = {int(file.parent.name): text(file).split() for file in files}
+    return {thread: (int(one[0]) * 1e-9, int(one[1]) * 1e-9) for thread, one in fields.items() if len(one) == 3}
+
+
+def at_work(before: Scheduled, after: Scheduled) -> tuple[float, float]:
+    """Seconds that threads ran and waited for a processor between two `scheduled_s`, those that worked alone.
+
+    Threads that ran for less than ``BUSY`` of what the busiest did are left out: nobody waits for them.
+    """
+    spent = []
+    for thread, (ran_s, waited_s) in after.items():
+        ran_before_s, waited_before_s = before.get(thread, (0.0, 0.0))
+        spent.append((ran_s - ran_before_s, waited_s - waited_before_s))
+    busiest = max((ran_s for ran_s, _ in spent), default=0.0)
+    worked = [one for one in spent if one[0] >= BUSY * busiest]
+    return sum(ran_s for ran_s, _ in worked), sum(waited_s for _, waited_s in worked)
 
 
 def memory_peak_bytes(pid: int | None = None) -> int:

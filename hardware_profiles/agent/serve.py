@@ -19,12 +19,13 @@ from hardware_profiles.agent.service import Service
 from hardware_profiles.agent.state import SECRETS, VARIABLE
 from hardware_profiles.agent.status import LOCK
 from hardware_profiles.certificates import Identity, identity_in
-from hardware_profiles.held import locked
+from hardware_profiles.held import is_held, locked
 from hardware_profiles.store import write_atomic
 from hardware_profiles.wire import DEFAULT_PORT, Malformed, parse
 from spaces.errors import BadInput
 
 LOOPBACK = "127.0.0.1"
+LOOPBACKS = ("127.", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,18 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Invitation:
-    """A token, and the address at which a host can use it."""
+    """A token, and where a host can use it.
+
+    Attributes:
+        address: where the agent listens, or did last; by this machine's name where that is every address of it.
+        elsewhere: the same without the name, which hosts may not know; null where no other machine can come there.
+        serving: whether an agent listens now.
+    """
 
     token: str
     address: str
+    elsewhere: str | None
+    serving: bool
     expires_s: float
 
 
@@ -60,6 +69,7 @@ def identity(state: Path) -> Identity:
     """
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.chmod(0o700)  # it may have been there: images are in it, and locks that anybody who reads them can hold
         return identity_in(state / "identity", f"vlmfront agent {socket.gethostname()}")
     except OSError as error:
         raise BadInput(f"{error.filename or state} cannot be used ({error.strerror}); name another --state.") from None
@@ -117,20 +127,42 @@ async def _serve(
 
 
 def invite(state: Path) -> Invitation:
-    """A new one-time token, whether or not the agent is serving.
-
-    The address is the one at which the agent last listened; this machine's name where that is every address of it.
-    """
+    """A new one-time token, whether or not the agent is serving."""
     token = Tokens(state).mint(identity(state).fingerprint)
     try:
         at = parse(_Address, (state / "address").read_bytes())
     except (OSError, Malformed):
         at = _Address(host="", port=DEFAULT_PORT)
-    name = socket.gethostname() if at.host in ("", "0.0.0.0", "::") else at.host
     audit.note(state, "token made")
+    everywhere = at.host in ("", "0.0.0.0", "::")
+    name = socket.gethostname() if everywhere else at.host
+    source = _source(at.host) if everywhere else at.host
     return Invitation(
-        token=token, address=f"[{name}]:{at.port}" if ":" in name else f"{name}:{at.port}", expires_s=TOKEN_S
+        token=token,
+        address=_joined(name, at.port),
+        elsewhere=_joined(source, at.port) if source and not source.startswith(LOOPBACKS) else None,
+        serving=is_held(state / LOCK),
+        expires_s=TOKEN_S,
     )
+
+
+def _source(host: str) -> str | None:
+    """The address by which this machine talks to others; null where it has no way to them.
+
+    It is the kernel's choice for a destination that is for documentation alone (RFC 5737, RFC 3849). Connecting a
+    datagram socket sends nothing, see udp(7).
+    """
+    family, destination = (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.connect((destination, DEFAULT_PORT))
+            return str(one.getsockname()[0])
+    except OSError:
+        return None
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unit(state: Path, host: str, port: int, disk_bytes: int) -> str:

@@ -66,7 +66,7 @@ class Service:
         self._leases = Leases(count_start(state / "epoch"))
         self._blobs = Blobs(state / "blobs", limit_bytes=limit_bytes, needed=lambda: self._jobs.needed_blobs())
         self._jobs = Jobs(state, boot_id=boot_id(), remove_images=self._remove_images, audit=audit)
-        self._worker = Worker(state, self._jobs, boot_id=boot_id(), command=command, audit=audit)
+        self._worker = Worker(state, self._jobs, self._blobs, boot_id=boot_id(), command=command, audit=audit)
         self._sweep(time.time_ns())
         self._epoch: int | None = None
         self._line: list[str] = []

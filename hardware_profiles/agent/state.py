@@ -25,6 +25,8 @@ def count_start(path: Path) -> int:
     """
     try:
         count = int(path.read_text()) if path.exists() else 0
+        if count < 0:
+            raise ValueError(f"{count} is negative")
     except (ValueError, OSError) as error:
         raise BadInput(f"{path} does not count the agent's starts ({error}); give the agent another folder.") from None
     write_atomic(path, f"{count + 1}\n")

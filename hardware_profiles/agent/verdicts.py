@@ -25,6 +25,7 @@ load of an idle machine is far below: 0.004 of a processor where this was chosen
 """
 NAMED = 5  # processes, at most
 FOREIGN_TICKS = 3  # that CPU times are unsure by, where answers took a few hundredths of a second in all
+WAKE_S = 0.001  # that the runner may wait in all: a thread that wakes up always waits a little
 CLOCK_STEP_S = 0.1  # above what a preemption between two clock readings can look like
 SUSPENDED_S = 0.1
 GROWTH = 1.10  # of the p50 under sustained load; our choice: as much as answers may scatter (``NOISY_CV``)
@@ -34,13 +35,20 @@ Verdict: TypeAlias = Literal["valid", "labelled", "invalid"]
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """One process's answers and the machine around them, from its warm-up to its last answer."""
+    """One process's answers and the machine around them, from its warm-up to its last answer.
+
+    ``ran_s``, ``waited_s``: over the ``work_s`` seconds of its timed answers alone, for how long the runner's threads
+    ran, and were ready to run but had no processor.
+    """
 
     before: Snapshot
     after: Snapshot
     readings: Sequence[Reading] = ()
     timings: Sequence[Timing] = ()
     trend: float | None = None
+    work_s: float = 0.0
+    ran_s: float = 0.0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,7 @@ def on_accelerator(watched: Watched) -> list[str]:
 
 
 def on_cpu(watched: Watched) -> list[str]:
-    """Foreign processes took more than is allowed (``FOREIGN_SHARE``); the busiest are named with their commands."""
+    """Foreign processes took more than is allowed (``FOREIGN_SHARE``); the busiest are named with their programs."""
     spent = {pid: _spent(watched, pid) for pid in watched.after.tasks}
     foreign = {pid: cpu_s for pid, cpu_s in spent.items() if watched.after.tasks[pid].whose == "other"}
     kernel_s = watched.after.kernel_s - watched.before.kernel_s
@@ -120,6 +128,16 @@ def on_cpu(watched: Watched) -> list[str]:
     if unseen >= total / 10:
         named.append(f"processes that ended or are not visible here {unseen / wall_s:.2f}")
     return [f"foreign work took {total / wall_s:.2f} of a processor: {', '.join(named)}"]
+
+
+def waited(watched: Watched) -> list[str]:
+    """The runner had to wait for a processor, whoever had it, while its answers were timed.
+
+    CPU times of others say this only where answers take seconds: they come in ticks, are of the whole machine, and
+    begin with the warm-up, so that of 11 answers of 10 ms each may be twice as slow before others' work counts.
+    """
+    share = watched.waited_s / max(watched.work_s, watched.ran_s, WAKE_S / FOREIGN_SHARE)
+    return [f"the runner waited for a processor for {share:.0%} of its time"] if share > FOREIGN_SHARE else []
 
 
 def by_agent(watched: Watched) -> list[str]:
@@ -183,6 +201,7 @@ RULES: tuple[Rule, ...] = (
     Rule(device="Raspberry Pi", weight="labelled", says=newly_flagged(*PI_SINCE_BOOT.values())),
     Rule(device="all", weight="invalid", says=on_accelerator),
     Rule(device="all", weight="invalid", says=on_cpu),
+    Rule(device="all", weight="invalid", says=waited),
     Rule(device="all", weight="invalid", says=suspended),
     Rule(device="all", weight="invalid", says=clock_stepped),
     Rule(device="all", weight="invalid", says=swapped_in),

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles.agent.blobs import Blobs
 from hardware_profiles.agent.confine import Confine, Plan, plan
 from hardware_profiles.agent.jobs import Jobs, Record
 from hardware_profiles.agent.layout import Order
@@ -38,6 +39,7 @@ class Worker:
         self,
         state: Path,
         jobs: Jobs,
+        blobs: Blobs,
         *,
         boot_id: str,
         command: Sequence[str],
@@ -46,6 +48,7 @@ class Worker:
         """Ends what an earlier agent left running, then waits for work."""
         self._state = state
         self._jobs = jobs
+        self._blobs = blobs
         self._boot_id = boot_id
         self._command = command
         self._confine = Confine(hidden=(state,))
@@ -139,12 +142,18 @@ class Worker:
 
     def _run(self, record: Record) -> None:
         assert record.order is not None
+        blobs = record.order.blobs
         try:
             self._jobs.end(record.uuid, "done", "result", self._result(record, record.order))
         except Cancelled:
             self._stopped(record)
         except JobFailed as error:
-            self._fail(record, error.fault, error.reason)
+            damaged = self._blobs.discard_damaged(blobs) if error.fault == "INVALID_INPUT" else []
+            if damaged:  # no fault of the job's: submitted anew, it brings them again
+                self._audit("blobs damaged", " ".join(damaged))
+                self._fail(record, "DEVICE_LOST", f"{len(damaged)} of its files were damaged on the device's disk")
+            else:
+                self._fail(record, error.fault, error.reason)
             if isinstance(error, Unkillable):
                 self._quarantine(error)
         except OSError as error:

@@ -53,7 +53,8 @@ class Checked:
 
     Attributes:
         round_trip_ms: of a call without a body, the median of several.
-        clock_skew_s: the device's clock against ours, to the second that HTTP's ``Date`` has; null where it sends none.
+        clock_skew_s: the device's clock against ours, to half a second: HTTP's ``Date`` has whole ones, rounded down;
+            null where it sends none.
         upload_mb_s: 10^6 bytes a second of an upload, with what the device does to keep it: hashing and fsync.
         repeated: null where no bundle was given: nothing else could be measured truthfully.
     """
@@ -114,7 +115,7 @@ def _round_trip(device: RemoteDevice) -> tuple[float, float | None]:
             headers = error.headers
         took.append((time.perf_counter() - begun) * 1e3)
         if date := headers.get("date"):
-            skew_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+            skew_s = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() + 0.5
     return statistics.median(took), skew_s
 
 

@@ -17,7 +17,7 @@ import httpx
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.agent.supervisor import Cancelled
 from hardware_profiles.certificates import Identity
-from hardware_profiles.messages import JobFailed
+from hardware_profiles.messages import JobFailed, Silent
 from hardware_profiles.wire import JSON_BYTES, Code, Malformed, Problem, fault_of, parse
 
 PATIENCE_S = 600.0
@@ -26,6 +26,7 @@ and it is short beside the hours of a search."""
 CONNECT_S = 10.0  # four of TCP's own tries, at 0, 1, 3 and 7 s (RFC 6298, section 2.1 and 5.5)
 ANSWER_S = 30.0  # without a byte of an answer, or with no room for a byte of a request
 _FIRST_DELAY_S, _MOST_DELAY_S = 0.1, 10.0
+_LEAST_RATE = 16e3  # bytes a second of an answer, beyond ``ANSWER_S``: as the agent asks of us
 _IDLE_S = 60.0  # that an unused connection is kept: longer than a lease goes without renewal, to spare handshakes
 _PASSING: frozenset[Code] = frozenset({"INTERNAL", "RATE_LIMITED"})
 _MOST_PASSING = 4  # times that such an answer is asked for again, over 1.5 s at most: what has not passed then stays
@@ -116,7 +117,7 @@ class Patience:
             raise refusal(self.name, error) from error
         spent = time.monotonic() - self._since
         if spent >= self._limit_s:
-            raise JobFailed("DEVICE_LOST", f"{self.name} did not answer for {spent:.0f} s ({error})") from error
+            raise Silent("DEVICE_LOST", f"{self.name} did not answer for {spent:.0f} s ({error})") from error
         if self._tries == 1:
             self.waiting(f"{self.name} does not answer ({error}); trying for {self._limit_s:.0f} s")
         backoff = min(_MOST_DELAY_S, _FIRST_DELAY_S * 2**self._tries)
@@ -127,8 +128,17 @@ class Patience:
 def refusal(name: str, error: Refused) -> JobFailed:
     """What a refused call means for the job that it was made for."""
     if error.problem.code == "UNAUTHENTICATED":
-        return JobFailed("DEVICE_LOST", f"{name} does not know this host (any more); pair it again")
+        return unknown_here(name)
     return JobFailed(fault_of(error.problem.code), f"{name} refused: {error.problem.message}")
+
+
+def unknown_here(name: str) -> JobFailed:
+    """A device that was never paired with this host, or is no longer: it never answers before it is paired again."""
+    return JobFailed("DEVICE_LOST", f"{name} does not know this host (any more); {_anew(name)}")
+
+
+def _anew(name: str) -> str:
+    return f"vlmfront device remove {name}, then pair it again"
 
 
 def pinned(certificate: str, identity: Identity | None) -> ssl.SSLContext:
@@ -184,11 +194,13 @@ class Connection:
         timeout = httpx.Timeout(ANSWER_S, connect=min(CONNECT_S, answer_s), read=answer_s)
         try:
             with self._client.stream(method, path, content=body, headers=headers, timeout=timeout) as reply:
-                came = bytearray()
+                came, began = bytearray(), time.monotonic()
                 for piece in reply.iter_raw():
                     came += piece
                     if len(came) > JSON_BYTES:
                         raise JobFailed("TRANSPORT", f"{self.name} answered {method} {path} with more than is allowed")
+                    if time.monotonic() - began > answer_s + len(came) / _LEAST_RATE:
+                        raise Unreachable("its answer comes too slowly")  # never silent, and never at its end
         except httpx.TransportError as error:
             raise self._judged(error) from error
         if reply.status_code >= 400:
@@ -249,8 +261,8 @@ class Connection:
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 told = f"{self.name} shows another certificate than the one it was paired with"
-                return JobFailed("DEVICE_LOST", f"{told}; if it was set up anew, remove it here and pair it again")
+                return JobFailed("DEVICE_LOST", f"{told}; if it was set up anew, {_anew(self.name)}")
             if isinstance(cause, ssl.SSLError) and any(sign in (cause.reason or "") for sign in _NOT_OURS):
-                return JobFailed("DEVICE_LOST", f"{self.name} does not know this host (any more); pair it again")
+                return unknown_here(self.name)
             cause = cause.__cause__ or cause.__context__
         return Unreachable(str(error) or type(error).__name__)

@@ -29,6 +29,7 @@ class KnownDevice:
         certificate: the agent's, PEM: the only one that a connection to this device accepts.
         fingerprint: sha256 of that certificate, 64 hexadecimal digits.
         paired: when, ISO 8601 in UTC.
+        host: under which name the device knows this host; empty where it was paired before that was kept.
     """
 
     name: str
@@ -36,6 +37,7 @@ class KnownDevice:
     certificate: str
     fingerprint: str
     paired: str
+    host: str = ""
 
 
 def home() -> Path:
@@ -80,16 +82,23 @@ def remember(device: KnownDevice) -> None:
     write_atomic(path, dumps(asdict(device), indent=1) + "\n", OWNER_ONLY)
 
 
-def forget(name: str) -> None:
-    """Remove a device from those known. The agent keeps this host's certificate until its owner removes it there.
+def forget(name: str) -> str:
+    """Remove a device from those known; the name under which it knows this host, empty if that is not known here.
+
+    The agent keeps this host's certificate until its owner removes it there.
 
     Raises:
         BadInput: there is none of this name.
     """
     path = _path(name)
-    if not path.exists():
-        find(name)
+    host = ""
+    try:
+        host = find(name).host
+    except BadInput:  # a damaged file is forgotten as well
+        if not path.exists():
+            raise
     remove(path)
+    return host
 
 
 def check_free(name: str) -> None:
@@ -100,6 +109,20 @@ def check_free(name: str) -> None:
     """
     if _path(name).exists():
         raise BadInput(f"a device called {name!r} is paired already; remove it first: vlmfront device remove {name}")
+
+
+def check_unknown(certificate: str) -> None:
+    """Refuse the agent with this fingerprint where it has a name: under two, a search would take it for two devices.
+
+    Raises:
+        BadInput: it has one, or a device's file is damaged.
+    """
+    for name in paired_names():
+        if find(name).fingerprint == certificate:
+            raise BadInput(
+                f"this agent is paired already, as {name!r}; use that name, or remove it first: "
+                f"vlmfront device remove {name}"
+            )
 
 
 def parse_address(text: str) -> str:

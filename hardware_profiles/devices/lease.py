@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from uuid import UUID
 
 from hardware_profiles.agent.exchange import Refused
@@ -68,6 +69,12 @@ class DeviceLease:
         with self._asking:
             if self._held and self._held.epoch == epoch:
                 self._held = None
+
+    def again(self, epoch: int) -> None:
+        """Take the device again if it gives itself at once, in place of an epoch that was `lost`."""
+        self.lost(epoch)
+        with suppress(Unreachable, Refused, JobFailed):
+            self._ask()
 
     def close(self) -> None:
         """Stop renewing, and give the lease back if the device can be reached."""

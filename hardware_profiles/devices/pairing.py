@@ -11,10 +11,17 @@ from datetime import UTC, datetime
 from threading import Event
 
 from hardware_profiles.agent.exchange import Refused
-from hardware_profiles.certificates import FINGERPRINT, Identity, fingerprint, pem_of
+from hardware_profiles.certificates import FINGERPRINT, fingerprint, pem_of
 from hardware_profiles.devices.connection import CONNECT_S, Connection, Patience, Unreachable, pinned, refusal
 from hardware_profiles.devices.hello import say_hello
-from hardware_profiles.devices.known import KnownDevice, check_free, host_identity, parse_address, remember
+from hardware_profiles.devices.known import (
+    KnownDevice,
+    check_free,
+    check_unknown,
+    host_identity,
+    parse_address,
+    remember,
+)
 from hardware_profiles.messages import JobFailed
 from hardware_profiles.wire import Hello, PairRequest, dump
 from spaces.errors import BadInput
@@ -28,21 +35,24 @@ def add_device(name: str, address: str, token: str, *, patience_s: float = PATIE
     """Pair the device at an address and keep it under a name; also what its agent says of itself.
 
     Raises:
-        BadInput: the name, address or token is not one; the device's certificate is another than the token's (nothing
-            of the token was sent); the device refused the token; it speaks no protocol of ours.
+        BadInput: the name, address or token is not one; the agent has a name here already; the device's certificate is
+            another than the token's (nothing of the token was sent); the device refused the token; it speaks no
+            protocol of ours.
         JobFailed: ``DEVICE_LOST``, nothing answers there.
     """
     check_free(name)
     address, (expected, secret) = parse_address(address), parse_token(token)
+    check_unknown(expected)
     der = _certificate_at(address)
     if fingerprint(der) != expected:
         raise BadInput(
             f"the agent at {address} is not the one that printed this token: its certificate is "
             f"{fingerprint(der)[:16]}…, the token's {expected[:16]}…; nothing secret was sent, check the address."
         )
-    identity = host_identity()
+    identity, host = host_identity(), _own_name()
+    asked = PairRequest(secret=secret, certificate=identity.pem, name=host)
     patience = Patience(name, cancel=Event(), limit_s=patience_s)
-    _send_secret(name, address, pem_of(der), secret, identity, patience)
+    _redeem(name, address, pem_of(der), asked, patience)
     with Connection(name, address, pinned(pem_of(der), identity)) as connection:
         hello = say_hello(connection, patience)
     device = KnownDevice(
@@ -51,6 +61,7 @@ def add_device(name: str, address: str, token: str, *, patience_s: float = PATIE
         certificate=pem_of(der),
         fingerprint=expected,
         paired=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=host,
     )
     remember(device)
     return device, hello
@@ -91,11 +102,9 @@ def _certificate_at(address: str) -> bytes:
     return der
 
 
-def _send_secret(
-    name: str, address: str, certificate: str, secret: str, identity: Identity, patience: Patience
-) -> None:
+def _redeem(name: str, address: str, certificate: str, asked: PairRequest, patience: Patience) -> None:
     """Redeem the token. Where the answer is lost, the agent may have taken it: then it knows us by our certificate."""
-    body = dump(PairRequest(secret=secret, certificate=identity.pem, name=_own_name()))
+    body = dump(asked)
     lost = False
     with Connection(name, address, pinned(certificate, None)) as connection:
         while True:

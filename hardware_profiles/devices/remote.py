@@ -243,14 +243,17 @@ class RemoteDevice:
         A job that it will not let go is tried again next time.
         """
         for job in tuple(self._ended):
-            if (epoch := self._lease.held) is None:
-                return
-            try:
-                self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience, epoch)
-            except Refused as error:
-                if error.problem.code == "STALE_EPOCH":
-                    self._lease.lost(epoch)
-                if error.problem.code not in ("NOT_FOUND", "REPLAYED"):
-                    _LOG.info("job %s on %s was not acknowledged: %s", job, self.name, error)
-                    continue
-            self._ended.remove(job)
+            for _ in range(2):
+                if (epoch := self._lease.held) is None:
+                    return
+                try:
+                    self._write("PUT", f"/v1/jobs/{job}/acknowledged", patience, epoch)
+                except Refused as error:
+                    if error.problem.code == "STALE_EPOCH":  # as after an agent's restart
+                        self._lease.again(epoch)
+                        continue
+                    if error.problem.code not in ("NOT_FOUND", "REPLAYED"):
+                        _LOG.info("job %s on %s was not acknowledged: %s", job, self.name, error)
+                        break
+                self._ended.remove(job)
+                break

@@ -13,6 +13,7 @@ from replay.charging import Rule
 from replay.engine import Engine, Ground
 from replay.engines import ENGINES, OURS, Entry
 from replay.listing import Listing, exhaustive
+from replay.peers.catalog import PEERS
 from replay.scoring import Curve, Reached, Score
 from replay.summary import Summary, ratios, summaries
 from replay.table import Table
@@ -68,8 +69,10 @@ def backwards(ground: Ground, seed: int, rule: Rule) -> Engine:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the six candidates, and no cap on what a replay may cost."""
+    """A folder with the six candidates, no cap on what a replay may cost, and of the peers only random search."""
     six().save(tmp_path)
+    for name in PEERS:
+        monkeypatch.delitem(ENGINES, name)
     monkeypatch.setattr(search_cost, "CAPS", {"plain": 10.0, "cached": 10.0})
     return tmp_path
 

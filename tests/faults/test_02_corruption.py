@@ -8,6 +8,9 @@ import pytest
 
 from hardware_profiles.agent.exchange import Refused
 from hardware_profiles.messages import JobFailed
+from spaces.canonical import file_digest
+from tests.faults.agent_bench import Start, questions, sealed
+from tests.faults.agents import ANSWERS
 from tests.faults.bench import NEVER, Bench, asked, sealed_bundle
 from tests.faults.hosts import Host
 from tests.faults.proxy import Fault, Proxy
@@ -61,3 +64,29 @@ def test_case_02_a_bundle_that_was_changed_after_it_was_sealed_is_not_run(
     assert e.value.fault == "INVALID_INPUT"
     assert bench.executions() == []
     assert list((bench.state / "jobs").iterdir()) == []
+
+
+VERIFIES = f"""
+from pathlib import Path
+for path in Path(job["bundle"]).glob("model.*"):
+    if path.read_bytes()[:5] == b"spoil":
+        say("fault", fault="INVALID_INPUT", reason="it is not the file that the manifest names")
+        sys.exit()
+{ANSWERS}
+"""
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.xml"])
+def test_case_02_a_blob_that_was_spoilt_on_the_devices_disk_is_brought_again(
+    start: Start, tmp_path: Path, name: str
+) -> None:
+    """Found by the runner, or by the check of headers: either way it is not held against the configuration."""
+    agent = start(code=VERIFIES)
+    bundle = sealed(tmp_path / "bundle", {"model.xml": b"<net></net>", "model.bin": b"weights"})
+    device, asking = agent.open(), questions(tmp_path)
+    known = device.answer(bundle, asking, cancel=NEVER).answers
+    blob = agent.state / "blobs" / file_digest(bundle / name)
+    blob.chmod(0o600)
+    blob.write_bytes(b"spoil" + blob.read_bytes()[5:])
+    assert device.answer(bundle, asking, cancel=NEVER).answers == known
+    assert blob.read_bytes() == (bundle / name).read_bytes()

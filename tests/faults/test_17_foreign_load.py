@@ -1,5 +1,6 @@
 """Case 17: foreign load: each attempt is invalid, and the process is named; the least disturbed is kept, labelled."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,21 @@ def test_case_17_a_busy_neighbour_makes_every_attempt_invalid_and_is_named(
     assert len(result.retries) == 2
     for said in (*result.reasons[:1], *result.retries):
         assert "foreign work took" in said
-        assert f"process {intruder} ({sys.executable} -I -c print('spinning'" in said
+        assert f"process {intruder} ({Path(sys.executable).name}) " in said
+        assert "spinning" not in said
+
+
+def test_case_17_a_runner_that_has_to_wait_for_its_processor_says_so_itself(
+    timed_job: Job, intruder: int, short_waits: None
+) -> None:
+    """However short its answers: others' work is known in ticks alone, of the warm-up and the work together."""
+    cpu = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(intruder, {cpu})
+    spins = "end = time.process_time() + 0.05\nwhile time.process_time() < end: pass"
+    code = f"import os; os.sched_setaffinity(0, {{{cpu}}}); begin()\nwork(meanwhile=lambda: exec({spins!r}, globals()))"
+    result = measure(timed_job, command=script(code))
+    for said in (" ".join(result.reasons), *result.retries):
+        assert "the runner waited for a processor for" in said
 
 
 def test_case_17_our_own_runner_and_sampler_are_not_foreign(timed_job: Job, short_waits: None) -> None:

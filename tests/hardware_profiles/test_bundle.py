@@ -11,7 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hardware_profiles.bundle import Bundle, Execution, open_bundle, seal, served
+from hardware_profiles.bundle import (
+    MANIFEST,
+    MOST_FILES,
+    MOST_FOLDERS,
+    SCHEMA,
+    Bundle,
+    Execution,
+    open_bundle,
+    parse_manifest,
+    seal,
+    served,
+)
 from hardware_profiles.headers import MOST_JSON
 from spaces.errors import BadInput
 from spaces.prompting import Prompt, render
@@ -217,6 +228,17 @@ def test_files_that_could_run_are_neither_sealed_nor_opened(
         open_bundle(folder)
     with pytest.raises(BadInput, match=words):
         sealed(folder)
+
+
+@pytest.mark.parametrize("name", ["{}.txt", "{}/a.txt"])
+def test_a_manifest_of_too_many_files_or_folders_is_refused(name: str) -> None:
+    """One blob of five bytes could otherwise fill a disk with links to it and the folders they are in."""
+    most = MOST_FOLDERS if "/" in name else MOST_FILES
+    body: dict[str, Any] = {"schema": SCHEMA, "runtime": "openvino", "max_new_tokens": 1, "execution": {}, "prompt": {}}
+    for count, taken in ((most, True), (most + 1, False)):
+        files = {name.format(number): {"sha256": "0" * 64, "size": 5} for number in range(count)}
+        with contextlib.nullcontext() if taken else pytest.raises(BadInput, match="files or 64 folders"):
+            parse_manifest(json.dumps(body | {"files": files}), Path(MANIFEST))
 
 
 def test_settings_out_of_range_are_not_sealed(folder: Path) -> None:

@@ -204,8 +204,12 @@ def test_memory_is_that_of_the_servers_processes(scripted: Scripted, tmp_path: P
     session = find("server").load(scripted(events=RED_BALL, child=word))
     members = {pid for pid in running(str(SCRIPTED)) + running(word) if os.getpgid(pid) in running(str(SCRIPTED))}
     assert len(members) == 2
-    peaks = [int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) << 10 for pid in members]
-    assert session.memory_peak_bytes() == pytest.approx(sum(peaks), rel=0.02)  # type: ignore[attr-defined]
+
+    def peaks() -> int:
+        return sum(int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) << 10 for pid in members)
+
+    before, told, after = peaks(), session.memory_peak_bytes(), peaks()  # type: ignore[attr-defined]
+    assert before <= told <= after  # a process that has just begun still grows
     del session
     gc.collect()
     assert gone(word)

@@ -280,7 +280,11 @@ def test_the_spread_between_processes_is_a_prediction_interval_of_the_logarithms
     disturbed = replace(slow, processes=(replace(slow.processes[0], disturbed_p50_ms=(120.0, 130.0)),))
     others = [disturbed, replace(slow, verdict="invalid"), *references]
     assert between_processes(others) == between_processes(references)
-    assert between_processes([disturbed, *references[:2]]) == BETWEEN_PROCESSES
+    few = [disturbed, replace(slow, verdict="invalid"), *references[:2]]
+    spread = np.log([99.0, *p50[:2]]).std(ddof=1)
+    wide = np.exp(student_t.ppf(0.975, 2) * spread * np.sqrt(1 + 1 / 3)) - 1
+    assert between_processes(few) == pytest.approx(wide, rel=0.01)
+    assert between_processes(few[:3]) == BETWEEN_PROCESSES, "two that are not invalid say nothing"
 
 
 @pytest.mark.parametrize("freedom", [2, 3, 4, 5, 8, 20, 100])

@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import statistics
+import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -102,6 +106,37 @@ def test_repeated_measurements_are_told_by_their_kind(run: RunFolder) -> None:
     assert "repeated because HwSlowdown in 1 of 9 readings" in text
     assert "took 0.81" not in text
     assert "x " * 100 not in text
+
+
+def test_a_device_that_was_there_again_on_resume_is_told_with_date_and_zone(run: RunFolder) -> None:
+    begun = 1_790_000_000.0 + 86_400
+    for place, event in enumerate(("opened", "lost", "opened", "opened")):
+        made = DeviceEvent(device="jetson", time=begun + 60 * place, event=event, reason="")  # type: ignore[arg-type]
+        run.log_device(made)
+    zone = os.environ.get("TZ")
+    try:
+        os.environ["TZ"] = "XYZ-5:30"  # POSIX: 5.5 hours before UTC, so local time is later
+        time.tzset()
+        text = " ".join(Page(report_html(run)).text)
+    finally:
+        os.environ.pop("TZ") if zone is None else os.environ.update(TZ=zone)
+        time.tzset()
+    local = datetime(1970, 1, 1) + timedelta(seconds=begun, hours=5.5)
+    for minute, what in ((1, "was lost"), (2, "was there again when the search went on")):
+        at = (local + timedelta(minutes=minute)).strftime("%Y-%m-%d %H:%M:%S")
+        assert f"{at}+05:30 {what}" in text
+    assert text.count("was there again") == 1
+    assert "alone on it but for what the notes name" in text
+
+
+def test_a_reference_that_strayed_is_held_against_the_spread(run: RunFolder) -> None:
+    slow = measurement(20.0, [ASKED], ["red"])
+    process = replace(slow.processes[0], disturbed_p50_ms=(20.0,))
+    run.log_reference(0, "pi", replace(slow, processes=(process,)))
+    text = " ".join(Page(report_html(run)).text)
+    assert "measured 4 times" in text
+    half = 4.302653 * statistics.stdev(map(math.log, (10.0, 10.4, 10.2))) * math.sqrt(4 / 3)  # t of 2 degrees
+    assert f"within {100 * math.expm1(half):.1f} % (by 3 of them: the others were disturbed)" in text
 
 
 def test_the_section_on_devices_says_what_they_are_and_what_happened(run: RunFolder) -> None:

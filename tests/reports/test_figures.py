@@ -74,11 +74,12 @@ def test_columns_are_those_that_trials_have(run: RunFolder) -> None:
 
 def test_a_raced_out_trial_is_shown_and_on_no_front(run: RunFolder) -> None:
     page = report_html(run)
-    assert 'class="state pruned">pruned<' in page
+    assert 'class="state pruned">raced out<' in page
     assert "behind trial 1, which is no worse in anything else" in page
     assert "a test by betting" in page
     assert ">24 items<" in page
-    assert "Pruned <b>1</b>" in page
+    assert "Raced out <b>1</b>" in page
+    assert '<option value="pruned">raced out (1)</option>' in page
     found = front_of(run, run.read_trials(), "local")
     assert [one.number for one in found.trials] == [1, 0]
     assert 2 not in found.probabilities

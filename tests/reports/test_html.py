@@ -10,6 +10,7 @@ import pytest
 from objectives.records import Baseline, ScoredAnswer
 from objectives.run import RunFolder
 from objectives.trial import Figure, StageCost, Trial
+from reports import tables
 from reports.charts import front_chart, model_order
 from reports.front import front
 from reports.html import report_html, write_report
@@ -280,3 +281,18 @@ def test_pauses_do_not_count_as_time_used() -> None:
         for i, (a, b) in enumerate(times)
     ]
     assert time_used(trials) == 15.0
+
+
+def test_a_long_note_is_whole_where_one_points_at_it(run: RunFolder, trials: list[Trial]) -> None:
+    long = "disturbed in each of 3 attempts: foreign work took 0.81 of a processor: process 7 (sh -c" + " x" * 99 + ")"
+    run.write_trial(replace(trials[1], labels=(long,)))
+    page = Page(report_html(run))
+    titles = [a["title"] for tag, a in page.tags if tag == "span" and a.get("class") == "label"]
+    assert long in titles
+    [shown] = [text for text in page.text if text.startswith("disturbed in each")]
+    assert shown.startswith(long[:100])
+    assert len(shown) <= 120
+    css = (Path(tables.__file__).parent / "assets" / "report.css").read_text()
+    [rule] = re.findall(r"^\.label {(.*)}", css, re.MULTILINE)
+    assert "nowrap" not in rule
+    assert "ellipsis" not in rule

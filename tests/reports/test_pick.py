@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from objectives.trial import Figure, Trial
+from objectives.trial import DeviceResult, Figure, Trial
 from reports.front import front
 from reports.pick import HoldoutCheck, Limit, pick, pick_as_dict, with_holdout
 from reports.text import front_table, pick_text
@@ -94,6 +94,7 @@ def test_impossible_limits_name_the_nearest_trial() -> None:
         ({}, "accuarcy", "did you mean accuracy"),
         ({"acuracy": (">=", 0.5)}, "knee", "did you mean accuracy"),
         ({"token_p50_ms": ("<=", 5)}, "knee", "token_p50_ms was not measured"),
+        ({"latency": ("<=", 5)}, "knee", "did you mean latency_p50_ms"),
     ],
 )
 def test_bad_requests(limits: dict[str, Limit], prefer: str, words: str) -> None:
@@ -162,3 +163,15 @@ def test_terminal_tables_show_text_as_it_is() -> None:
 def test_a_share_above_one_is_taken_for_a_percentage_and_refused() -> None:
     with pytest.raises(BadInput, match=r"accuracy is a share from 0 to 1; 90 % is 0\.9"):
         pick(TRIALS, {"accuracy": (">=", 90.0)})
+
+
+def test_what_was_predicted_says_so() -> None:
+    plain = rendered(front_table(front(TRIALS))) + rendered(pick_text(pick(TRIALS, {})))
+    assert "predicted" not in plain
+    foretold = [replace(one, devices={"pi": DeviceResult(state="predicted")}) for one in TRIALS]
+    picked = pick(foretold, {})
+    assert "latency p50 4.00 ms [3.96, 4.04] (predicted, not measured)" in picked.explanation
+    assert "accuracy 0.880 [0.871, 0.889]," in picked.explanation
+    lines = [line for line in rendered(pick_text(picked)).splitlines() if "not measured  " in line]
+    assert [line.split("(")[0].strip() for line in lines] == ["Latency p50", "Peak memory"]
+    assert "Latency p50 and Peak memory are predicted, not measured." in rendered(front_table(front(foretold)))

@@ -1,14 +1,18 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hardware_profiles.bundle import Execution, seal
-from search.cli import ROOMS, foreign_room
+from search import session
+from search.cli import ROOMS, foreign_room, main
+from search.command import lacking
 from spaces.prompting import Prompt
 
 VLMFRONT = str(Path(sys.executable).with_name("vlmfront"))
@@ -111,3 +115,48 @@ def test_an_output_that_takes_no_more_ends_in_a_sentence() -> None:
     assert done.returncode == 1
     said = "the disk of the run, the store or the output: No space left on device; nothing that was finished is lost."
     assert done.stderr.splitlines() == [f"vlmfront: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("typer", ["--help"], "host"),
+        ("typer", ["run", "deploy/", "--image", "a.png"], "host"),
+        ("openvino_genai", ["run", "deploy/"], "device,host"),
+        ("torch", ["run", "deploy/"], "search"),
+        ("httpx", ["device", "check", "pi"], "host"),
+        ("plotly", ["report", "runs/x"], "host,report"),
+        ("optuna", ["search", "search.yaml"], "search"),
+        ("optuna", ["pick", "runs/x"], "search"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_least_extra(package: str, arguments: list[str], extra: str) -> None:
+    sentence = lacking(package, arguments)
+    assert sentence.startswith(f"{package} is not installed")
+    assert sentence.endswith(f"pip install '.[{extra}]'")
+    with (Path(HOME) / "pyproject.toml").open("rb") as file:
+        known = tomllib.load(file)["project"]["optional-dependencies"]
+    assert set(extra.split(",")) <= known.keys()
+
+
+def test_without_typer_the_command_ends_with_a_sentence() -> None:
+    code = "import sys; sys.modules['typer'] = None; sys.argv = ['vlmfront', 'run', 'x']; import search.command as c; \
+c.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=HOME)
+    assert done.returncode == 2
+    assert done.stderr == f"vlmfront: {lacking('typer', ['run'])}\n"
+
+
+def test_ctrl_c_before_a_search_began_says_that_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def queued(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(session, "prepare", queued)
+    monkeypatch.setattr(sys, "argv", ["vlmfront", "search", "search.yaml"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "vlmfront: interrupted before the search began: nothing was done, and the same command starts it.\n"

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from hardware_profiles.agent.facts import boot_id
+from hardware_profiles.agent.identity import Paired
 from hardware_profiles.devices import check
+from hardware_profiles.profile import profile_of
 from hardware_profiles.wire import WireJob
 from search.cli import main
+from search.device_cli import _lines
 from tests.hardware_profiles.devices.scripted import HELLO, Agent, measurement, small_bundle
 
 Command = Callable[..., tuple[int, str, str]]
@@ -55,8 +58,32 @@ def test_a_device_is_added_listed_and_removed(vlmfront: Command, agent: Agent) -
     assert "certificate" not in out
     code, out, _ = vlmfront("device", "list")
     assert f"127.0.0.1:{agent.port}" in out
-    assert vlmfront("device", "remove", "bench")[0] == 0
+    [known_there] = Paired(agent.state).hosts().values()
+    code, out, _ = vlmfront("device", "remove", "bench", "--json")
+    assert (code, json.loads(out)["run_on_device"]) == (0, f"vlmfront-agent unpair {known_there.name}")
     assert [one["name"] for one in json.loads(vlmfront("device", "list", "--json")[1])["devices"]] == ["local"]
+
+
+def test_an_agent_has_one_name(vlmfront: Command, agent: Agent) -> None:
+    add(vlmfront, agent)
+    code, out, err = vlmfront("device", "add", "again", f"localhost:{agent.port}", agent.token())
+    assert (code, out) == (2, "")
+    assert "this agent is paired already, as 'bench'; use that name, or remove it first: vlmfront device remove" in err
+    assert vlmfront("device", "remove", "bench")[0] == 0
+    assert vlmfront("device", "add", "again", f"localhost:{agent.port}", agent.token())[0] == 0
+
+
+def test_where_it_is_not_known_how_the_device_calls_this_host_its_list_does(
+    vlmfront: Command, agent: Agent, tmp_path: Path
+) -> None:
+    add(vlmfront, agent)
+    path = tmp_path / "config" / "vlmfront" / "devices" / "bench.json"
+    before = json.loads(path.read_text())
+    del before["host"]
+    path.write_text(json.dumps(before))
+    code, out, _ = vlmfront("device", "remove", "bench")
+    assert code == 0
+    assert "vlmfront-agent unpair NAME (NAME as vlmfront-agent paired lists it)" in out
 
 
 def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, agent: Agent) -> None:
@@ -77,13 +104,29 @@ def test_a_check_shows_what_the_device_is_and_the_way_to_it(vlmfront: Command, a
     assert found["here"] is True
     assert 0 < found["round_trip_ms"] < 300
     assert found["upload_mb_s"] > 0
-    assert abs(found["clock_skew_s"]) < 5
+    assert abs(found["clock_skew_s"]) < 1
     assert found["repeated"] is None
     assert sum(map(len, agent.script.blobs.values())) == 16 << 20
     assert agent.script.line == []
     code, out, _ = vlmfront("device", "check", "bench")
     for shown in ("openvino 9999.0", "none: no RAPL", "a namespace of its own", "performance", "1.0 GB", "none made"):
         assert shown in out
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "told"), [(-0.04, "+0.0 s"), (0.04, "+0.0 s"), (-0.46, "-0.5 s"), (3.0, "+3.0 s"), (-61.24, "-61.2 s")]
+)
+def test_the_clocks_are_compared_to_a_decimal_and_never_by_minus_nothing(skew_s: float, told: str) -> None:
+    found = check.Checked(
+        hello=HELLO,
+        profile=profile_of(HELLO.facts),
+        here=False,
+        round_trip_ms=1.0,
+        clock_skew_s=skew_s,
+        upload_mb_s=1.0,
+        repeated=None,
+    )
+    assert dict(_lines(found))["clock"] == f"{told} against this host's, to half a second"
 
 
 def test_a_check_with_a_bundle_measures_three_times(vlmfront: Command, agent: Agent, tmp_path: Path) -> None:

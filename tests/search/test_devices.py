@@ -212,7 +212,7 @@ def test_the_last_device_lost_ends_the_search_and_a_resume_loses_nothing(bench: 
             raise AWAY
 
     device.fails = fails
-    with pytest.raises(AllLost, match=r"the device local does not answer .nothing was heard"):
+    with pytest.raises(AllLost, match=r"the device local is out of reach .nothing was heard"):
         bench.search().search()
     before = bench.run.read_trials()
     assert [trial.state for trial in before] == ["complete"] * len(before)

@@ -41,6 +41,14 @@ def test_a_missing_distribution_fails_and_another_version_warns(monkeypatch: pyt
     assert found["optuna"].state == "ok"
 
 
+def test_a_package_of_several_extras_is_found_once_and_held_to_all_its_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ['safetensors>=0.5; extra == "device"', 'safetensors>=0.8; extra == "search"', 'httpx; extra == "host"']
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(metadata, "version", lambda _: "0.6")
+    found = [(one.check, one.state) for one in doctor._distributions()]
+    assert found == [("httpx", "ok"), ("safetensors", "warn")]
+
+
 def test_what_raises_is_a_failure_in_one_line() -> None:
     def broken() -> str:
         raise RuntimeError("operator torchvision::nms\ndoes not exist")

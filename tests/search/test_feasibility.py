@@ -172,6 +172,14 @@ def test_a_runs_own_trials_calibrate_its_device(tiny_checkpoint: Path, tmp_path:
 def test_a_profile_without_figures_predicts_nothing() -> None:
     with pytest.raises(BadInput, match="lacks the bandwidth or the peak of its cpu, which openvino runs on"):
         predicted_device("raspberry-pi-4-4gb", ("openvino",))
+    with pytest.raises(
+        BadInput, match=r"runs on; pair the device and measure, or take .*: raspberry-pi-5-8gb, or a file"
+    ):
+        predicted_device("jetson-orin-nano-8gb", ("openvino",))
+    with pytest.raises(BadInput, match=r"of its cpu, which torch runs on; set runtime\.device: cuda, pair the device"):
+        predicted_device("pc-nvidia-l4", ("torch",), devices=("cpu",))
+    with pytest.raises(BadInput, match="of its cpu, which torch runs on; pair the device"):  # of its GPU as well
+        predicted_device("jetson-orin-nx-16gb", ("torch",), devices=("cpu",))
     with pytest.raises(BadInput, match="there is no profile 'pi'"):
         predicted_device("pi", ("openvino",))
     assert predicted_device("raspberry-pi-5-8gb", ("openvino",)).profile.threads == 4

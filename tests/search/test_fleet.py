@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from hardware_profiles.messages import JobFailed
+from hardware_profiles.devices.connection import unknown_here
+from hardware_profiles.messages import JobFailed, Silent
 from search import fleet as module
+from search.equipment import open_all
 from search.fleet import ELSEWHERE_S, Fleet, Lost
 from search.gate import Gate
+from spaces.errors import BadInput
 from tests.double import Double
 
 AWAY = JobFailed("DEVICE_LOST", "nothing was heard of it")
@@ -80,3 +83,24 @@ def test_what_a_device_recovered_from_is_on_record(opened: list[tuple[Any, ...]]
     interrupted("it did not answer for 3 s")
     found = two.events[-1]
     assert (found.device, found.event, found.reason) == ("pi", "interrupted", "it did not answer for 3 s")
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [(Silent("DEVICE_LOST", "pi did not answer for 15 s (refused)"), True), (unknown_here("pi"), False)],
+)
+@pytest.mark.parametrize("others", [(), ("jetson",)])
+def test_a_device_that_cannot_be_opened_comes_with_the_cure_that_helps(
+    error: JobFailed, start: bool, others: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_device(name: str, *_: Any) -> Double:
+        if name == "pi":
+            raise error
+        return Double(name, lambda _: 1.0)
+
+    monkeypatch.setattr(module, "open_device", open_device)
+    with pytest.raises(BadInput) as told:
+        open_all(Fleet(("pi", *others), Gate(), threading.Event()), {})
+    assert f"the device pi is out of reach ({error.reason})" in str(told.value)
+    assert ("start vlmfront-agent" in str(told.value)) == start
+    assert ("vlmfront device remove pi, then pair it again" in str(told.value)) == (not start)

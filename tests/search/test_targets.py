@@ -90,3 +90,10 @@ def test_a_profile_s_file_goes_by_the_name_within(project: Project, tmp_path: Pa
     config = project(device={"profile": str(tmp_path / "board.yaml"), "predicted": True})
     with closing(prepare(config, run=tmp_path / "run", budget=None, resume=False)) as prepared:
         assert prepared.fleet.names == devices_of(prepared.run.settings) == ("my-board",)
+
+
+def test_a_profile_without_figures_is_refused_before_anything_is_built(project: Project, tmp_path: Path) -> None:
+    config = project(device={"profile": "jetson-orin-nano-8gb", "predicted": True})
+    with pytest.raises(BadInput, match="lacks the bandwidth or the peak of its cpu, which openvino runs on"):
+        prepare(config, run=tmp_path / "run", budget=None, resume=False)
+    assert not (tmp_path / "run").exists()

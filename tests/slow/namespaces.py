@@ -10,20 +10,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-AGENT = (sys.executable, "-I", str(Path(__file__).with_name("pinned_agent.py")))
+AGENT = (sys.executable, "-I", str(Path(__file__).with_name("paced_agent.py")))
 PAIR = (sys.executable, "-I", "-m", "hardware_profiles.agent.cli", "pair", "--json", "--state")
 PORT = 7433
 
 
 class Board:
-    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners have one CPU, alone or shared."""
+    """A device: an agent in a namespace at ``10.77.NUMBER.2``, whose runners work the whole time or half of it."""
 
-    def __init__(self, name: str, number: int, cpu: int, how: str, folder: Path) -> None:
+    def __init__(self, name: str, number: int, how: str, folder: Path) -> None:
         self.name = name
         self.address = f"10.77.{number}.2"
-        self.space = f"vlmfront-{name}-{os.getpid()}"
-        self._link = f"vf{number}-{os.getpid()}"
-        self._pinned = (str(cpu), how)
+        self.space = f"vlmfront-{name}-{os.urandom(4).hex()}"
+        self._link = f"vf{number}-{os.urandom(4).hex()}"  # a namespace takes a while to take its link away
+        self._how = how
         self._log = folder / f"{name}.runners"
         self._state = folder / f"{name}.state"
         self._agent: subprocess.Popen[str] | None = None
@@ -49,7 +49,7 @@ class Board:
         asked = ("serve", "--json", "--host", self.address, "--port", str(PORT), "--state", str(self._state))
         with self._errors.open("a") as errors:
             self._agent = subprocess.Popen(
-                [*inside, *AGENT, *self._pinned, str(self._log), *asked],
+                [*inside, *AGENT, self._how, str(self._log), *asked],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

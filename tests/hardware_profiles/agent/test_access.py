@@ -100,7 +100,12 @@ def test_wrong_tokens_are_bounded_and_a_right_one_waits_too(opened: Opened) -> N
         (b"{", "no JSON"),
         (b"[]", "an object is expected"),
         (b'{"secret":"s","certificate":"c"}', "name"),
-        (b'{"secret":"s","certificate":"no certificate","name":"n"}', "PEM"),
+        (b'{"secret":"s","certificate":"no certificate","name":"n"}', "the certificate is none in PEM form (RFC 7468)"),
+        (b'{"secret":"s","certificate":"\\ud800","name":"n"}', "the certificate is none in PEM form (RFC 7468)"),
+        (
+            b'{"secret":"s","certificate":"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----","name":"n"}',
+            "the certificate is none in PEM form (RFC 7468)",
+        ),
         (b'{"secret":"s","certificate":"c","name":"../n"}', "letters"),
     ],
 )
@@ -108,6 +113,19 @@ def test_a_malformed_pairing_says_what_is_wrong(door: Door, body: bytes, words: 
     status, _, problem = door.call(None, "POST", "/v1/pair", body)
     assert (status, problem["code"]) == (400, "MALFORMED")
     assert words in problem["message"]
+    assert "http" not in problem["message"]
+
+
+def test_of_what_a_pairing_sends_the_certificate_alone_counts(opened: Opened) -> None:
+    door = opened(paired=False)
+    token = Tokens(door.state).mint(door.agent.fingerprint)
+    sent = PairRequest(
+        secret=token.partition("::")[2], certificate=f"ä\n{door.host.pem}{door.stranger.pem}", name="laptop"
+    )
+    assert door.call(None, "POST", "/v1/pair", dump(sent))[0] == 204
+    assert door.call(door.host, "GET", "/v1/hello")[0] == 200
+    with pytest.raises(ssl.SSLError, match="unknown ca"):
+        door.call(door.stranger, "GET", "/v1/hello")
 
 
 def test_unpairing_ends_open_connections_and_a_restart_keeps_the_others(opened: Opened) -> None:

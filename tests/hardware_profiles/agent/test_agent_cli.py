@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +15,12 @@ from uuid import uuid4
 import pytest
 
 from hardware_profiles.agent.identity import Paired
-from hardware_profiles.certificates import identity_in
+from hardware_profiles.agent.serve import invite
+from hardware_profiles.agent.state import count_start
+from hardware_profiles.certificates import identity_in, make
+from hardware_profiles.held import locked
 from hardware_profiles.wire import PROTOCOLS, Hello, LeaseRequest, PairRequest, dump, parse
+from spaces.errors import BadInput
 from tests.door import AGENT, call, serving
 from tests.hardware_profiles.devices.scripted import wait_for
 
@@ -57,7 +63,7 @@ def test_serve_pair_hello_unpair_and_a_restart(tmp_path: Path) -> None:
         assert call(ready, state, host, "GET", "/v1/hello")[0] == 200
         assert json.loads(agent("paired", "--state", state, "--json").stdout)[0]["name"] == "laptop"
         assert "laptop" in agent("paired", "--state", state).stdout
-        assert agent("unpair", "laptop", "--state", state).returncode == 0
+        assert json.loads(agent("unpair", "laptop", "--state", state, "--json").stdout) == {"unpaired": "laptop"}
         assert call(ready, state, host, "GET", "/v1/hello")[0] == 401
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
@@ -71,6 +77,7 @@ def test_serve_pair_hello_unpair_and_a_restart(tmp_path: Path) -> None:
 
 def test_status_says_who_has_the_device_and_what_it_keeps(tmp_path: Path) -> None:
     state, hosts = tmp_path / "state", {name: identity_in(tmp_path / name, name) for name in ("laptop", "server")}
+    state.mkdir()
     idle = json.loads(agent("status", "--state", state, "--json").stdout)
     assert (idle["serving"], idle["address"], idle["holder"], idle["paired"]) == (False, "", None, [])
     for name, host in hosts.items():
@@ -105,8 +112,86 @@ def test_a_token_can_be_made_before_the_agent_ever_served(tmp_path: Path) -> Non
     document = json.loads(made.stdout)
     assert document["expires_s"] == 600
     assert document["address"] == f"{socket.gethostname()}:7433"
+    assert document["serving"] is False
+    start = f"vlmfront-agent serve --host 0.0.0.0 --state {tmp_path / 'state'}"
+    assert re.fullmatch(rf"No agent serves \S+/state now, .*: {re.escape(start)}\n", made.stderr)
     with serving(tmp_path / "state") as (_, ready):
         assert document["token"].startswith(ready["fingerprint"] + "::")
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="ip(8) is not here, which says the address independently")
+def test_a_token_for_every_address_comes_with_one_that_others_reach(tmp_path: Path) -> None:
+    (tmp_path / "address").write_text('{"host": "0.0.0.0", "port": 7555}')
+    asked = ["ip", "-j", "route", "get", "192.0.2.1"]
+    routes = json.loads(subprocess.run(asked, capture_output=True, check=False).stdout or "[]")
+    source = f"{routes[0]['prefsrc']}:7555" if routes else None
+    with locked(tmp_path / "lock", exclusive=True):
+        made = json.loads(agent("pair", "--state", tmp_path, "--json").stdout)
+        assert (made["address"], made["elsewhere"], made["serving"]) == (f"{socket.gethostname()}:7555", source, True)
+        shown = agent("pair", "--state", tmp_path)
+    token, *lines = shown.stdout.splitlines()
+    assert lines[-1] == f"vlmfront device add NAME {source or made['address']} {token}"
+    assert ("no address that others could reach" in shown.stderr) == (source is None)
+
+
+def test_a_device_without_a_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    (tmp_path / "address").write_text('{"host": "::", "port": 7555}')
+    monkeypatch.setattr("socket.socket.connect", unreachable)
+    assert invite(tmp_path).elsewhere is None
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("paired",), ("unpair", "nobody")])
+def test_a_folder_that_is_not_there_is_named_and_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = agent(*arguments, "--state", tmp_path / "typo")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"vlmfront-agent: there is no folder {tmp_path / 'typo'}; name the one that the agent serves with --state.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["status", "paired"])
+def test_who_only_looks_makes_nothing_also_on_a_read_only_disk(tmp_path: Path, verb: str) -> None:
+    Paired(tmp_path).add("laptop", make("laptop")[1])
+    for name in ("lock", "address", "journal.jsonl", "line.json"):
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert agent(verb, "--state", tmp_path).returncode == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    read_only = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    binds = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; '
+    if subprocess.run([*read_only, binds, "sh", str(tmp_path)], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    looks = [*read_only, binds + '! touch "$1/x"; shift; exec "$@"', "sh", str(tmp_path), *AGENT]
+    done = subprocess.run([*looks, verb, "--state", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, "laptop" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("content", ["-3", "many"])
+def test_a_count_of_starts_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "epoch"
+    path.write_text(content)
+    with pytest.raises(BadInput, match=r"epoch does not count the agent's starts .*another folder"):
+        count_start(path)
+    assert path.read_text() == content
+
+
+def test_every_verb_has_an_example_and_says_where_the_agents_folder_is() -> None:
+    for verb in ("serve", "pair", "unpair", "paired", "status"):
+        shown = " ".join(agent(verb, "--help").stdout.split())
+        assert f"Example: vlmfront-agent {verb}" in shown
+        assert "else ~/.local/state/vlmfront-agent" in shown
+
+
+def test_a_folder_that_was_there_is_closed_to_other_users(tmp_path: Path) -> None:
+    """They could read images in it, and stop the agent by holding the lock of its audit log."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o755)
+    assert agent("pair", "--state", state).returncode == 0
+    assert state.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_agent_with_a_parent_dies_with_it(tmp_path: Path) -> None:
@@ -131,7 +216,9 @@ def test_an_agent_with_a_parent_dies_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("serve", "--port", "70000"), "cannot be listened on"),
+        (("serve", "--port", "70000"), "argument --port: a port from 0 to 65535 is expected, not '70000'; see"),
+        (("serve", "--port", "x"), "argument --port: a port from 0 to 65535 is expected, not 'x'; see"),
+        (("nothing",), "see vlmfront-agent --help"),
         (("serve", "--port", "0", "--host", "192.0.2.1"), "cannot be listened on"),
         (("serve", "--disk", "plenty"), "a size like 20GB is expected"),
         (("unpair", "nobody"), "no paired host is called 'nobody'"),
@@ -143,7 +230,8 @@ def test_bad_input_ends_with_one_sentence_and_exit_code_2(
     done = agent(*arguments, "--state", tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("vlmfront-agent: ")
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
 

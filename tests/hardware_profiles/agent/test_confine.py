@@ -1,6 +1,7 @@
 """What a runner is kept from, tried by a runner that tries."""
 
 import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,23 @@ def test_what_a_user_may_not_read_is_named(tmp_path: Path) -> None:
     assert unreadable(folder / "not there", os.getuid(), os.getgid()) is None
     folder.chmod(0o700)
     assert unreadable(folder, uid, gid, [folder, *folder.parents]) is None
+
+
+def test_a_runner_that_stays_root_says_what_is_closed_and_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = pwd.getpwnam("nobody")
+    python = tmp_path / "python"
+    python.touch(mode=0o600)
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    monkeypatch.setattr(confine, "_code", lambda: [python])
+    became, told = confine._user(("nobody",), [], ())
+    assert became is None
+    closed = unreadable(python, user.pw_uid, user.pw_gid)
+    assert told == (
+        f"none: the user nobody cannot read {python}, because {closed} is closed to it; "
+        "install vlmfront and its Python where all may read; the runner is root without its capabilities"
+    )
 
 
 def test_what_is_said_of_isolation_is_what_a_runner_finds(held: tuple[Job, Path]) -> None:

@@ -75,6 +75,14 @@ def test_a_damaged_certificate_is_named_with_its_cure(tmp_path: Path) -> None:
         identity_in(tmp_path, "agent")
 
 
+def test_a_key_that_is_damaged_or_another_ones_is_named_with_its_cure(tmp_path: Path) -> None:
+    own, other = identity_in(tmp_path / "own", "agent"), identity_in(tmp_path / "other", "agent")
+    for content in ("nothing", other.key.read_text()):
+        own.key.write_text(content)
+        with pytest.raises(BadInput, match=r"key\.pem is not the key of .*certificate\.pem; remove"):
+            identity_in(tmp_path / "own", "agent")
+
+
 def test_a_token_is_valid_once_also_over_a_restart(tmp_path: Path) -> None:
     token = Tokens(tmp_path).mint(CERTIFICATE)
     certificate, _, secret = token.partition("::")
@@ -134,6 +142,12 @@ def test_paired_hosts_are_kept_listed_and_removed_by_name(tmp_path: Path) -> Non
     assert not paired.knows("../" + first)
     assert (paired.remove("lab"), paired.remove("lab"), paired.remove("nobody")) == (2, 0, 0)
     assert (Paired(tmp_path).knows(first), Paired(tmp_path).knows(third)) == (False, True)
+
+
+def test_to_look_for_paired_hosts_makes_nothing(tmp_path: Path) -> None:
+    paired = Paired(tmp_path / "state")
+    assert (paired.hosts(), paired.knows("a" * 64), paired.remove("lab")) == ({}, False, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a\n", "-a", "a" * 65, "ä"])

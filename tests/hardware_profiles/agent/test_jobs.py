@@ -72,6 +72,19 @@ def test_what_had_not_ended_is_lost_and_says_why(kept: Kept, boot_id: str, reaso
         assert found.events[-1].content == {"fault": "DEVICE_LOST", "reason": f"{reason} before the job ended"}
 
 
+@pytest.mark.parametrize("what", ["events.jsonl", "."])
+def test_a_job_whose_files_are_of_the_wrong_kind_is_lost_like_any_other(kept: Kept, what: str) -> None:
+    kept.open().submit(record())
+    path = kept.folder / "jobs" / UUIDS[0] / what
+    if what == ".":
+        path.write_text("a file in the folder's place")
+    else:
+        (path / "inner").mkdir(parents=True)
+    for again in (kept.open(), kept.open()):
+        assert [one.event for one in again[UUIDS[0]].events] == ["fault"]
+        assert again[UUIDS[0]].status == "failed"
+
+
 def test_a_result_that_the_journal_does_not_know_of_yet_counts(kept: Kept) -> None:
     jobs = kept.open()
     jobs.submit(record())
@@ -140,6 +153,18 @@ def test_damage_within_the_journal_is_passed_over_and_told(kept: Kept) -> None:
     again = kept.open()
     assert (again.known(UUIDS[0]), again.known(UUIDS[1])) == ("new", "kept")
     assert [event for event, _ in kept.audited] == ["journal damaged"]
+
+
+@pytest.mark.parametrize("line", [b"[" * 200_000, b"../../victim"], ids=["deep", "leaves the folder"])
+def test_a_line_that_no_agent_wrote_ends_nothing_and_leads_nowhere(kept: Kept, line: bytes) -> None:
+    kept.open().submit(record())
+    journal = kept.folder / "journal.jsonl"
+    last = journal.read_bytes().splitlines()[-1]
+    with journal.open("ab") as stream:
+        stream.write((last.replace(UUIDS[0].encode(), line) if b"/" in line else line) + b"\n")
+    assert kept.open().known(UUIDS[0]) == "kept"
+    assert [event for event, _ in kept.audited] == ["journal damaged"]
+    assert not (kept.folder.parent / "victim").exists()
 
 
 def test_uuids_are_remembered_but_not_without_end(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from hardware_profiles.agent import proc
 
@@ -39,3 +42,36 @@ def test_a_name_may_hold_what_looks_like_fields(tmp_path: Path) -> None:
     assert (found.pid, found.name, found.state, found.parent, found.started) == (7, "a) S 1 (b", "R", 4, 22)
     assert found.cpu_s == (14 + 15) * proc.TICK_S
     assert found.children_s == (16 + 17) * proc.TICK_S
+
+
+def test_a_process_that_spins_either_runs_or_waits_for_its_processor() -> None:
+    """Two that share one processor: what one ran is what the kernel bills it for, and it waited for the rest."""
+    cpu = str(max(os.sched_getaffinity(0)))
+    spins = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nprint(flush=True)\nwhile True: pass"
+    command = [sys.executable, "-I", "-S", "-c", spins]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as one,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as other,
+    ):
+        for child in (one, other):
+            assert child.stdout is not None
+            child.stdout.readline()
+        began, before = time.monotonic(), proc.scheduled_s([one.pid])
+        time.sleep(1.0)
+        after, ended = proc.scheduled_s([one.pid]), time.monotonic()
+        one.kill()
+        other.kill()
+        usage = os.wait4(one.pid, 0)[2]
+        one.returncode = 0
+    ran_s, waited_s = proc.at_work(before, after)
+    assert ran_s + waited_s == pytest.approx(ended - began, abs=0.1)
+    assert waited_s > 0.2
+    assert after[one.pid][0] <= usage.ru_utime + usage.ru_stime + 3 * proc.TICK_S
+    assert proc.scheduled_s([one.pid]) == {}
+
+
+def test_threads_that_hardly_ran_do_not_count() -> None:
+    before = {1: (1.0, 0.5), 2: (1.0, 0.0)}
+    after = {1: (3.0, 0.7), 2: (1.05, 9.0), 3: (0.5, 0.25)}
+    assert proc.at_work(before, after) == pytest.approx((2.5, 0.45))
+    assert proc.at_work({}, {}) == (0, 0)

@@ -63,6 +63,20 @@ CASES = [
     ("CV", watched({}, {}, timings=[timing(10.0), timing(14.0)] * 6), "labelled", "e2e times scatter by"),
     ("growth", watched({}, {}, trend=1.25), "labelled", "grew 1.25 times"),
     ("steady", watched({}, {}, trend=1.02), "valid", ""),
+    (
+        "another has the processor for half of 11 short answers",
+        watched({}, {"busy_s": 0.4, "tasks": {8: task(0.1)}}, work_s=0.2, ran_s=0.1, waited_s=0.1),
+        "invalid",
+        "the runner waited for a processor for 50% of its time",
+    ),
+    (
+        "one of four threads shares its processor",
+        watched({}, {}, work_s=1.0, ran_s=3.5, waited_s=0.5),
+        "invalid",
+        "for 14% of its time",
+    ),
+    ("threads wake up", watched({}, {}, work_s=0.01, ran_s=0.008, waited_s=0.0009), "valid", ""),
+    ("a little waiting", watched({}, {}, work_s=1.0, ran_s=0.9, waited_s=0.04), "valid", ""),
     ("a runner works", watched({}, {"tasks": {7: task(40.0, whose="runner")}, "busy_s": 40.0}), "valid", ""),
     ("an agent waits", watched({}, {"tasks": {7: task(1.0, whose="agent")}, "busy_s": 1.0}), "valid", ""),
     (

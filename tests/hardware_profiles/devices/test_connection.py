@@ -3,6 +3,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import httpx
 import pytest
 
 from hardware_profiles.agent.exchange import Asked, Refused, refused
@@ -68,6 +69,25 @@ def test_a_stalled_call_is_made_again_when_its_time_is_up(
     line.plan(Fault(way="down", stall_after=50))
     assert said(call, patience()) == HELLO
     assert line.connections == 2
+
+
+def test_an_answer_that_trickles_is_not_waited_for_to_its_end(call: Connection) -> None:
+    """A device that sends a byte now and then is never silent; it is lost all the same."""
+
+    class Trickle(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                time.sleep(0.01)
+                yield b" "
+
+    call._client = httpx.Client(
+        base_url="https://bench", transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Trickle()))
+    )
+    begun = time.monotonic()
+    with pytest.raises(JobFailed, match=r"bench did not answer for .* \(its answer comes too slowly\)") as lost:
+        call.call(patience(0.5), "GET", "/v1/hello", answer_s=0.2)
+    assert lost.value.fault == "DEVICE_LOST"
+    assert time.monotonic() - begun < 5
 
 
 def test_a_device_that_never_answers_is_lost_after_a_bounded_time(call: Connection, line: Proxy) -> None:  # case 9

@@ -114,6 +114,34 @@ def test_a_lease_that_is_lost_again_and_again_ends_in_a_fault(
     assert agent.script.executions == 0
 
 
+def test_the_last_result_is_acknowledged_under_the_epoch_that_a_restarted_agent_gives(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...]
+) -> None:
+    device = start()
+    device.measure(bundle, asked, cancel=NEVER)
+    jobs = list(agent.script.jobs)
+    agent.do(agent.script.expire)
+    device.close()
+    assert agent.script.acknowledged == jobs
+    assert agent.script.line == []
+
+
+def test_a_farewell_ends_though_every_epoch_is_refused(
+    agent: Agent, start: Open, bundle: Path, asked: tuple[Request, ...]
+) -> None:
+    device = start()
+    device.measure(bundle, asked, cancel=NEVER)
+
+    def stale(call: Asked) -> None:
+        if "acknowledged" in call.path:
+            agent.script.expire()
+
+    agent.script.before = stale
+    device.close()
+    assert agent.script.count("PUT", "acknowledged") == 2
+    assert agent.script.acknowledged == []
+
+
 def test_the_second_host_waits_with_its_place(agent: Agent, start: Open) -> None:  # case 11
     first, told = start(), []
 

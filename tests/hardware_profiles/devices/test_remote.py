@@ -192,7 +192,7 @@ def test_a_host_that_was_unpaired_is_told_so_at_once(agent: Agent, start: Open, 
     device = start()
     for path in (agent.state / "paired").iterdir():
         path.unlink()
-    with pytest.raises(JobFailed, match=r"does not know this host \(any more\); pair it again") as told:
+    with pytest.raises(JobFailed, match=r"does not know this host \(any more\); vlmfront device remove bench,") as told:
         device.measure(bundle, asked, cancel=NEVER)
     assert told.value.fault == "DEVICE_LOST"
 

@@ -1,4 +1,4 @@
-"""``vlmfront-agent`` whose runners go through ``pinned_runner.py``: PINNED... VERB..., where PINNED are its arguments.
+"""``vlmfront-agent`` whose runners go through ``paced_runner.py``: PACED... VERB..., where PACED are its arguments.
 
 Everything but the runner's command is the agent's own; a device's owner could not tell it from a slow device.
 """
@@ -11,9 +11,9 @@ from hardware_profiles.agent import cli, serve
 from hardware_profiles.agent.service import Service
 from hardware_profiles.agent.supervisor import RUNNER
 
-PINNED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("pinned_runner.py")))
+PACED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("paced_runner.py")))
 
 if __name__ == "__main__":
-    pinned, asked = sys.argv[1:4], sys.argv[4:]
-    vars(serve)["Service"] = partial(Service, command=(*PINNED, *pinned, *RUNNER))
+    paced, asked = sys.argv[1:3], sys.argv[3:]
+    vars(serve)["Service"] = partial(Service, command=(*PACED, *paced, *RUNNER))
     cli.main(asked)
