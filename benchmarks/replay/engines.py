@@ -7,6 +7,7 @@ from typing import Literal
 from replay.charging import Rule
 from replay.engine import Engine, Ground
 from replay.listing import exhaustive, shuffled
+from replay.ours import Ours
 from replay.peers.catalog import PEERS
 from replay.table import Table
 
@@ -32,7 +33,13 @@ class Entry:
     view: Callable[[Table, int], Table] | None = None
 
 
+def ours(ground: Ground, seed: int, rule: Rule) -> Engine:
+    """Our engine, which is told whether stages that were paid once are free."""
+    return Ours(ground, seed, reuse=rule == "cached")
+
+
 ENGINES: dict[str, Entry] = {
+    OURS: Entry(make=ours, kind="ours"),
     "exhaustive": Entry(make=exhaustive, kind="reference", seeds=1),
     "random": Entry(make=shuffled, kind="peer"),
 } | {name: Entry(make=peer.make, kind="peer", seeds=peer.seeds) for name, peer in PEERS.items()}

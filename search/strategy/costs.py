@@ -1,4 +1,4 @@
-"""What a trial would newly cost: seconds per stage, learned from what was paid, and nothing for what is paid already."""
+"""What a trial would newly cost: seconds per stage, learned from what was paid; nothing for what is paid already."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _LEAST_S = 1e-3
 
 
 class Costs:
-    """Learns the logarithm of each stage's seconds from the knobs up to that stage; the last is scoring and measuring."""
+    """Learns the logarithm of each stage's seconds from the knobs up to it; the last is the bundle's use."""
 
     def __init__(self, ground: Ground, seed: int) -> None:
         self._ground = ground

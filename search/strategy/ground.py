@@ -1,6 +1,6 @@
 """The ground that a strategy searches: candidates as codes of knob values, and the stages that they share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +28,7 @@ class Ground:
     @cached_property
     def levels(self) -> npt.NDArray[np.int64]:
         """(knobs,) how many values each knob has."""
-        return np.maximum(self.codes.max(axis=0, initial=-1) + 1, 1).astype(np.int64)
+        return np.asarray(np.maximum(self.codes.max(axis=0, initial=-1) + 1, 1), dtype=np.int64)
 
     @cached_property
     def prefixes(self) -> npt.NDArray[np.int64]:
@@ -40,7 +40,7 @@ class Ground:
         return tuple(knob for knobs in self.stages[: stage + 1] for knob in knobs)
 
     def distances(self, knob: int) -> Array:
-        """(values + 1, values + 1) how far apart a knob's values are, 0..1; the last is that the knob does not count."""
+        """(values + 1, values + 1) how far apart a knob's values are, 0..1; the last: it does not count."""
         count = int(self.levels[knob])
         positions = self.positions[knob]
         apart = np.ones((count + 1, count + 1))
@@ -60,8 +60,3 @@ class Ground:
 def evenly(values: Sequence[object]) -> Array:
     """Places on 0..1 of ordered values: even steps, since a doubling of bits or steps counts like the next."""
     return np.linspace(0.0, 1.0, len(values)) if len(values) > 1 else np.zeros(len(values))
-
-
-def by_name(names: Sequence[str], stage_knobs: Mapping[str, Sequence[str]], stages: Sequence[str]) -> list[tuple[int, ...]]:
-    """The columns of each stage's knobs."""
-    return [tuple(names.index(knob) for knob in stage_knobs.get(stage, ())) for stage in stages]

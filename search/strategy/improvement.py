@@ -1,8 +1,8 @@
 """What a candidate may add to the front, by the best first objective that is attained at each level of the others.
 
 The front is the attainment surface ``best(g)``: the least first objective of any member that is nowhere above level g
-in the other objectives. The hypervolume is the integral of ``reference - best`` over levels; it is taken exactly along the
-first objective and on a grid along the others. All objectives are minimised.
+in the other objectives. The hypervolume is the integral of ``reference - best`` over levels; it is taken exactly along
+the first objective and on a grid along the others. All objectives are minimised.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,9 @@ class Levels:
         for k in range(1, mean.shape[1]):
             edges, where = np.unique(self.corners[:, k - 1], return_inverse=True)
             within = within * ndtr((edges[None, :] - mean[:, k : k + 1]) / sure[:, k : k + 1])[:, where]
-        heights, where = np.unique(best, return_inverse=True)  # as many as the front has members, not as there are cells
+        heights, where = np.unique(
+            best, return_inverse=True
+        )  # as many as the front has members, not as there are cells
         belongs = np.zeros((len(best), len(heights)))
         belongs[np.arange(len(best)), where] = 1.0
         gap = (heights[None, :] - mean[:, :1]) / sure[:, :1]

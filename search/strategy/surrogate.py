@@ -1,11 +1,12 @@
 """A Gaussian process over codes of knob values, conditioned on one objective's observations.
 
 The kernel adds up what each knob does, what each pair does, and what all do together:
-``sum_k b_k + pairs * sum_{k<l} b_k b_l + joint * exp(-sum_k theta_k d_k)`` with ``b_k = weight_k exp(-d_k)``, where ``d_k(x, y)``
-is how far apart the two values of knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of
-Hutter et al. 2011, LION 5:507), the absolute difference for ordered ones. Sums by order of interaction: Duvenaud et al. 2011,
-NeurIPS 24, "Additive Gaussian processes". A pair's variance is the product of its knobs' weights, and so ``theta_k`` grows
-with ``weight_k``: what does much alone does much with others (effect heredity; Wu & Hamada 2009, "Experiments", section 4.6).
+``sum_k b_k + pairs * sum_{k<l} b_k b_l + joint * exp(-sum_k theta_k d_k)`` with ``b_k = weight_k exp(-d_k)``. ``d_k(x, y)`` is
+how far apart the two values of knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of
+Hutter et al. 2011, LION 5:507), the absolute difference for ordered ones. Sums by order of interaction are Duvenaud et
+al. 2011, NeurIPS 24, "Additive Gaussian processes". A pair's variance is the product of its knobs' weights, and
+``theta_k`` grows with ``weight_k``: what does much alone does much with others (effect heredity; Wu & Hamada 2009,
+"Experiments", section 4.6).
 """
 
 from collections.abc import Sequence
@@ -65,15 +66,14 @@ class Surrogate:
         self.scales = Scales.prior(len(self._knobs))
         self._fitted_at = 0
         self._rows: list[int] = []
-        self._added = np.zeros(0)
         self._mean, self._scale = 0.0, 1.0
         self._half = np.zeros((0, len(ground.codes)))
         self._factor = np.zeros((0, 0))
         self._weights = np.zeros(0)
         self._signs: npt.NDArray[np.float32] | None = None
 
-    def observe(self, rows: Sequence[int], values: Array, extra: Array | None = None) -> None:
-        """Condition on these observations, all there are; ``extra`` is variance beyond the noise, in squared units.
+    def observe(self, rows: Sequence[int], values: Array) -> None:
+        """Condition on these observations, all there are.
 
         Scales are learned anew when there are a tenth more than when they were last.
         """
@@ -82,18 +82,17 @@ class Surrogate:
         spread = float(values.std()) if len(values) > 1 else 0.0
         self._scale = spread if spread > 0 else 1.0
         scaled = (values - self._mean) / self._scale
-        added = np.zeros(len(values)) if extra is None else extra / self._scale**2
         grown = len(rows) >= 3 and len(rows) >= 1.1 * self._fitted_at
         if grown:
-            self._learn(rows, scaled, added)
+            self._learn(rows, scaled)
             self._fitted_at = len(rows)
             self._signs = None
         known = len(self._rows)
-        if grown or list(rows[:known]) != self._rows or not np.array_equal(added[:known], self._added):
-            self._condition(rows, added)
+        if grown or list(rows[:known]) != self._rows:
+            self._condition(rows)
         else:
-            self._extend(rows[known:], added[known:])
-        self._rows, self._added = list(rows), added
+            self._extend(rows[known:])
+        self._rows = list(rows)
         self._weights = solve_triangular(self._factor, scaled, lower=True) if len(rows) else np.zeros(0)
 
     def predict(self, rows: npt.NDArray[np.int64] | slice = slice(None)) -> tuple[Array, Array]:
@@ -122,7 +121,7 @@ class Surrogate:
         return float(weight.sum() + np.exp(self.scales.pairs) * pairs + np.exp(self.scales.joint))
 
     def _theta(self) -> Array:
-        return _THETA * np.exp(self.scales.weight)
+        return np.asarray(_THETA * np.exp(self.scales.weight))
 
     def _between(self, first: Codes, second: Codes) -> Array:
         exponent = np.full((len(first), len(second)), self.scales.joint)
@@ -134,20 +133,20 @@ class Surrogate:
             alone += near[where]
             squares += (near**2)[where]
             exponent -= (theta * table)[where]
-        return alone + np.exp(self.scales.pairs) * (alone**2 - squares) / 2 + np.exp(exponent)
+        return np.asarray(alone + np.exp(self.scales.pairs) * (alone**2 - squares) / 2 + np.exp(exponent))
 
-    def _condition(self, rows: Sequence[int], added: Array) -> None:
+    def _condition(self, rows: Sequence[int]) -> None:
         codes = self._ground.codes[list(rows)]
         inner = self._between(codes, codes)
-        inner[np.diag_indices_from(inner)] += np.exp(self.scales.noise) + added + _JITTER
+        inner[np.diag_indices_from(inner)] += np.exp(self.scales.noise) + _JITTER
         self._factor = cholesky(inner, lower=True)
         self._half = solve_triangular(self._factor, self._between(codes, self._ground.codes), lower=True)
 
-    def _extend(self, rows: Sequence[int], added: Array) -> None:
+    def _extend(self, rows: Sequence[int]) -> None:
         """Append rows to the factor and to what it makes of the ground, one by one: O(observations x candidates)."""
-        for row, more in zip(rows, added, strict=True):
+        for row in rows:
             line = self._half[:, row]
-            beyond = self._total() + np.exp(self.scales.noise) + more + _JITTER - line @ line
+            beyond = self._total() + np.exp(self.scales.noise) + _JITTER - line @ line
             corner = np.sqrt(max(beyond, _JITTER))
             size = len(line)
             factor = np.zeros((size + 1, size + 1))
@@ -158,17 +157,20 @@ class Surrogate:
             self._half = np.vstack([self._half, (here - line @ self._half) / corner])
             self._factor = factor
 
-    def _learn(self, rows: Sequence[int], scaled: Array, added: Array) -> None:
+    def _learn(self, rows: Sequence[int], scaled: Array) -> None:
         """Scales of the highest posterior density: the marginal likelihood with log-normal priors, by its gradient."""
         chosen = np.arange(len(rows))
         if len(chosen) > _FIT_AT_MOST:
             chosen = np.sort(self._rng.choice(chosen, _FIT_AT_MOST, replace=False))
         codes = self._ground.codes[np.asarray(rows)[chosen]]
         apart = np.stack(
-            [table[codes[:, k][:, None], codes[:, k][None, :]] for k, table in zip(self._knobs, self._tables, strict=True)]
+            [
+                table[codes[:, k][:, None], codes[:, k][None, :]]
+                for k, table in zip(self._knobs, self._tables, strict=True)
+            ]
         )
         near = np.exp(-apart)
-        y, more = scaled[chosen], added[chosen]
+        y = scaled[chosen]
         middle = Scales.prior(len(self._knobs)).packed()
         width = np.full(len(middle), _PRIOR_WEIGHT[1])
         width[-3:] = _PRIOR_PAIRS[1], _PRIOR_JOINT[1], _PRIOR_NOISE[1]
@@ -180,7 +182,7 @@ class Surrogate:
             alone = each.sum(axis=0)
             twos = (alone**2 - (each**2).sum(axis=0)) / 2
             joint = np.exp(at.joint - _THETA * np.tensordot(weight, apart, axes=1))
-            full = alone + pairs * twos + joint + np.diag(noise + more + _JITTER)
+            full = alone + pairs * twos + joint + (noise + _JITTER) * np.eye(len(y))
             factor = cholesky(full, lower=True)
             alpha = cho_solve((factor, True), y)
             inverse = cho_solve((factor, True), np.eye(len(y)))
@@ -195,7 +197,9 @@ class Surrogate:
             return float(value), slope + z / width
 
         bounds = [(-9.0, 4.0)] * len(self._knobs) + [(-9.0, 3.0), (-9.0, 3.0), (-12.0, 0.0)]
-        found = minimize(loss, self.scales.packed(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+        found = minimize(
+            loss, self.scales.packed(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40}
+        )
         self.scales = Scales.unpacked(found.x)
 
     def _prior_draws(self, count: int) -> Array:
