@@ -1,8 +1,8 @@
 """A Gaussian process over codes of knob values, conditioned on one objective's observations.
 
 The kernel adds up what each knob does, what each pair does, and what all do together:
-``sum_k b_k + pairs * sum_{k<l} b_k b_l + joint * exp(-sum_k theta_k d_k)`` with ``b_k = weight_k exp(-d_k)``. ``d_k(x, y)`` is
-how far apart the two values of knob k are (`Ground.distances`): 0 or 1 for unordered values (the exchangeable kernel of
+``sum_k b_k + pairs * sum_{k<l} b_k b_l + joint * exp(-sum_k theta_k d_k)`` with ``b_k = weight_k exp(-d_k)``. Here
+``d_k(x, y)`` is how far apart two values of knob k are (`Ground.distances`): 0 or 1 for unordered ones (the kernel of
 Hutter et al. 2011, LION 5:507), the absolute difference for ordered ones. Sums by order of interaction are Duvenaud et
 al. 2011, NeurIPS 24, "Additive Gaussian processes". A pair's variance is the product of its knobs' weights, and
 ``theta_k`` grows with ``weight_k``: what does much alone does much with others (effect heredity; Wu & Hamada 2009,
