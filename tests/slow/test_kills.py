@@ -19,6 +19,7 @@ from hardware_profiles.bundle import open_bundle
 from hardware_profiles.store import Store
 from objectives.run import RunFolder
 from search.study import NAME
+from tests.project import lasting
 
 KILLS = 25
 
@@ -44,7 +45,7 @@ def test_a_search_killed_again_and_again_loses_nothing(project: Callable[..., Pa
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     trials = {trial.number: trial for trial in RunFolder.open(folder).read_trials()}
-    assert {number: trials.get(number) for number in known} == known
+    assert {number: lasting(trials[number]) for number in known} == {number: lasting(known[number]) for number in known}
     assert len(trials) == len({trial.candidate_id for trial in trials.values()}) == 16
     study = optuna.load_study(
         study_name=NAME, storage=JournalStorage(JournalFileBackend(str(folder / "study.journal")))
