@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from hardware_profiles.bundle import open_bundle
 from hardware_profiles.store import Store
 from objectives.run import RunFolder
+from objectives.trial import Trial
 from search.study import NAME
 from tests.project import lasting
 
@@ -29,7 +30,7 @@ def test_a_search_killed_again_and_again_loses_nothing(project: Callable[..., Pa
     config = project(budget="16trials")
     folder = config.parent / "run"
     rng = random.Random(0)
-    known: dict[int, object] = {}
+    known: dict[int, Trial] = {}
     for attempt in range(KILLS):
         command = [sys.executable, "-m", "search.cli", "search", str(config), "--run", str(folder)]
         resume = ["--resume"] if folder.exists() else []
